@@ -1,0 +1,240 @@
+"""The configuration as typed structs: what may stand in ``fairgate.yaml``.
+
+Field names are those of the file. Units: ``*_s`` seconds, ``*_bytes`` bytes, ``*_tokens`` tokens.
+Loading, checking across fields and error messages live in :mod:`fairgate.configfile`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType, field
+
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+Positive = Annotated[float, Meta(gt=0)]
+NonNegative = Annotated[float, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=1)]
+
+
+class Base(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Every section of the file: immutable, no unknown fields."""
+
+
+class Limits(Base):
+    """Rate limits and quotas of one tenant, user or app. ``None``: not limited.
+
+    ``rpm`` and ``tpm`` (requests and tokens per sliding minute) bite only under overload unless the
+    policy says ``throttle: always``; ``concurrency`` (requests in flight, waiting ones included)
+    and ``daily_tokens`` (per UTC day) are hard and bite always.
+    """
+
+    rpm: Count | None = None
+    tpm: Count | None = None
+    concurrency: Count | None = None
+    daily_tokens: Count | None = None
+
+
+class RateLimits(Base):
+    """Limits of an app, over all tenants: rates only."""
+
+    rpm: Count | None = None
+    tpm: Count | None = None
+
+
+class Key(Base):
+    """One API key of a tenant, kept only as the SHA-256 of its text, in lower-case hex."""
+
+    sha256: Sha256
+    name: str = ""
+    user: str | None = None
+    """Pins the user; without it the request names one, else the key itself is the user."""
+    apps: tuple[Name, ...] | None = None
+    """Apps the key may name; ``None``: those of its tenant. The first one is the default."""
+
+
+class Tenant(Base):
+    """Who pays. A larger ``weight`` means more service."""
+
+    keys: tuple[Key, ...] = ()
+    weight: Positive = 1.0
+    apps: tuple[Name, ...] = ()
+    """Apps that keys of this tenant may name; empty: any configured app."""
+    limits: Limits = Limits()
+    user_limits: Limits = Limits()
+    """Limits of each user of the tenant."""
+    user_weights: dict[str, Positive] = {}
+
+
+class App(Base):
+    """A kind of application with its own token profile."""
+
+    limits: RateLimits = RateLimits()
+    expected_output_tokens: Count = 256
+    """Used until the app's own quantile is learned."""
+
+
+class Interactions(Base):
+    """Bounds of the privilege that a running interaction has."""
+
+    idle_s: Positive = 300.0
+    max_calls: Count = 256
+    max_tokens: Count = 2_000_000
+
+
+Order = Literal["fair", "fcfs"]
+Throttle = Literal["overload", "always", "never"]
+Normalise = Literal["app", "none"]
+Levels = Literal["tenant+user", "tenant", "user"]
+Preset = Literal["fcfs", "rpm", "vtc", "overload-only", "fairserve"]
+
+
+class Policy(Base):
+    """How the next request is chosen and who is throttled. Unset fields come from ``preset``."""
+
+    preset: Preset = "fairserve"
+    order: Order | UnsetType = UNSET
+    throttle: Throttle | UnsetType = UNSET
+    interaction_aware: bool | UnsetType = UNSET
+    normalise_tenant: Normalise | UnsetType = UNSET
+    normalise_user: Normalise | UnsetType = UNSET
+    levels: Levels | UnsetType = UNSET
+    continuation_advantage: NonNegative | UnsetType = UNSET
+    """Head start of a running interaction over other users, in typical requests."""
+    backfill: NonNegative = 0.0
+    """Service units that may pass a head of line which does not fit; 0 is strict order."""
+    input_weight: NonNegative = 1.0
+    system_weight: NonNegative = 1.0
+    output_weight: NonNegative = 2.0
+    output_quantile: Annotated[float, Meta(gt=0, lt=1)] = 0.9
+    """Quantile of an app's output lengths that is reserved for a request of unknown length."""
+    interactions: Interactions = Interactions()
+
+
+class Queue(Base):
+    """The waiting line of a lane."""
+
+    max_waiting: Annotated[int, Meta(ge=0)] = 10_000
+    max_waiting_per_tenant: Annotated[int, Meta(ge=0)] = 4_000
+    timeout_s: Positive = 120.0
+    """A request that waited so long is answered 429."""
+
+
+class HttpEngine(Base, tag="http"):
+    """Any OpenAI-compatible server that somebody else runs."""
+
+    url: str
+    name: Name | None = None
+    api_key: str | None = None
+    max_num_seqs: Count | None = None
+    """Sequences it runs at once; ``None``: 256 until the adaptive limit learns better."""
+    kv_cache_tokens: Count | None = None
+    """KV tokens it holds; ``None``: as told by ``vllm:cache_config_info``, else not limited."""
+    priority: bool = False
+    """It runs with ``--scheduling-policy priority``: send a priority from the ledger."""
+
+
+class VllmEngine(Base, tag="vllm"):
+    """A vLLM server that fairgate starts, supervises and stops."""
+
+    model: str
+    """Path or hub name, given to ``--model``."""
+    name: Name | None = None
+    port: int | None = None
+    """``None``: a free port on the loopback interface."""
+    max_num_seqs: Count = 256
+    kv_cache_tokens: Count | None = None
+    priority: bool = False
+    args: tuple[str, ...] = ()
+    env: dict[str, str] = {}
+    python: str | None = None
+    """Interpreter that has vLLM; ``None``: the one fairgate runs on."""
+    start_timeout_s: Positive = 600.0
+
+
+class SimulatedEngine(Base, tag="simulated"):
+    """The simulated engine, as a process on the loopback interface: for tests, laptops, scale."""
+
+    name: Name | None = None
+    port: int | None = None
+    max_num_seqs: Count = 16
+    kv_cache_tokens: Count = 65_536
+    profile: str = "cpu-small"
+    """Timing profile: see :mod:`fairgate.engines.simulated.timing`."""
+    speed: Positive = 1.0
+    """2.0 runs twice as fast as the profile says."""
+    seed: int = 0
+
+
+Engine = HttpEngine | VllmEngine | SimulatedEngine
+
+
+class Lane(Base):
+    """A group of interchangeable engines: one model, one waiting line, one capacity."""
+
+    engines: tuple[Engine, ...]
+    model: str | None = None
+    """The model name that its engines know; ``None``: the lane's own name."""
+    aliases: tuple[str, ...] = ()
+    """Further model names that clients may use for this lane."""
+    price: Positive = 1.0
+    """Multiplies the cost of a token in the ledger."""
+    context_tokens: Count | None = None
+    """Longest prompt + output; caps the expected output."""
+    tokenizer: str = "ratio"
+    """``ratio`` (learned bytes per token), a tiktoken encoding, or a path to a tokenizer.json."""
+    queue: Queue = Queue()
+
+
+class Pool(Base):
+    """Lanes that share one fairness ledger."""
+
+    lanes: dict[Name, Lane]
+    policy: Policy | Preset = Policy()
+
+
+class Store(Base):
+    """Where the ledger lives."""
+
+    url: str = "embedded"
+    """``embedded`` starts a private Valkey; else ``redis://``, ``rediss://`` or ``unix://``."""
+    on_failure: Literal["open", "closed"] = "closed"
+    timeout_s: Positive = 2.0
+    heartbeat_s: Positive = 1.0
+    """A gateway renews its leases this often; it counts as dead after five missed beats."""
+
+
+class Timeouts(Base):
+    """Limits on waiting for engines and clients."""
+
+    connect_s: Positive = 5.0
+    first_byte_s: Positive = 600.0
+    idle_s: Positive = 300.0
+    """Longest silence of an engine inside an answer."""
+    body_s: Positive = 60.0
+    """Longest time a client may take to send its body."""
+    drain_s: Positive = 30.0
+
+
+class Server(Base):
+    """The gateway's own socket."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8080
+    max_body_bytes: Count = 16 * 1024 * 1024
+    access_log: bool = True
+
+
+class Config(Base):
+    """The whole file."""
+
+    pools: dict[Name, Pool]
+    tenants: dict[Name, Tenant] = {}
+    apps: dict[Name, App] = field(default_factory=lambda: {"default": App()})
+    store: Store = Store()
+    server: Server = Server()
+    timeouts: Timeouts = Timeouts()
+    anonymous: Name | None = None
+    """Tenant of requests without a key; ``None``: they are answered 401."""
+    max_choices: Count = 128
+    """Largest ``n`` (and ``best_of``) that a request may ask for."""

@@ -1,0 +1,63 @@
+"""What every engine is to the rest of fairgate: a name, an HTTP address and a status.
+
+However an engine comes to be (somebody else's server, a process that fairgate spawns, the simulated
+engine), requests reach it over HTTP at :attr:`Engine.url`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatus:
+    """One observation of an engine. ``None``: the engine does not tell."""
+
+    up: bool
+    detail: str = ""
+    """Why it is not up, in words for a log line."""
+    models: tuple[str, ...] = ()
+    """Model names that it lists under ``/v1/models``."""
+    context_tokens: int | None = None
+    """``max_model_len`` of the first model."""
+    max_num_seqs: int | None = None
+    kv_cache_tokens: int | None = None
+    num_requests_running: int | None = None
+    num_requests_waiting: int | None = None
+    kv_cache_usage: float | None = None
+    """Share of the KV cache in use, 0 to 1."""
+
+
+class Engine(Protocol):
+    """One vLLM instance, any OpenAI-compatible server, or the simulated engine."""
+
+    @property
+    def name(self) -> str:
+        """Unique within its lane; the same on every replica of the gateway."""
+
+    @property
+    def url(self) -> str:
+        """Base address without a trailing slash and without ``/v1``; stable across restarts."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Headers that every request to it carries, such as its own ``Authorization``."""
+
+    @property
+    def priority(self) -> bool:
+        """It schedules by priority, so requests may carry one."""
+
+    async def start(self) -> None:
+        """Bring it up and return when it answers; at once for engines that others run.
+
+        Raises ``EngineStartError`` when it cannot come up. Cancelled: whatever was started is
+        stopped before the cancellation goes on.
+        """
+
+    async def probe(self) -> EngineStatus:
+        """Ask it how it is. Never raises for an engine that is down; bounded by a few seconds."""
+
+    async def stop(self) -> None:
+        """End what :meth:`start` started: SIGTERM, then SIGKILL after a grace period. Idempotent."""

@@ -1,0 +1,133 @@
+"""Every exception that fairgate raises, as one tree.
+
+    FairgateError
+    ├── ConfigError            the configuration file is wrong; names the path and the value
+    ├── StoreError             Redis/Valkey did not answer, or refused
+    ├── EngineStartError       a spawned engine did not come up
+    └── Refusal                a request is answered by fairgate itself, not by an engine
+        ├── BadRequest         400  a field that fairgate reads is malformed or out of range
+        ├── Unauthenticated    401  no key, or an unknown one
+        ├── Forbidden          403  the key may not do this
+        ├── NotFound           404  unknown route or model
+        ├── BodyTooLarge       413
+        ├── Throttled          429  a rate limit under overload, a hard quota, or a full line
+        ├── QueueTimeout       429  the queue deadline passed before capacity came free
+        └── Unavailable        503  no healthy engine, store closed, or draining
+"""
+
+from __future__ import annotations
+
+
+class FairgateError(Exception):
+    """Base of everything that fairgate raises on purpose."""
+
+
+class ConfigError(FairgateError):
+    """The configuration is wrong. ``str(error)`` lists every problem, one per line."""
+
+    def __init__(self, problems: list[str], *, source: str = "") -> None:
+        self.problems = problems
+        self.source = source
+        super().__init__("\n".join(f"{source}: {p}" if source else p for p in problems))
+
+
+class StoreError(FairgateError):
+    """The store (Redis, Valkey) is away, timed out, or answered with an error."""
+
+
+class EngineStartError(FairgateError):
+    """A spawned engine did not come up; the message says what its log ended with."""
+
+
+class Refusal(FairgateError):
+    """A request that fairgate answers itself.
+
+    ``code`` is the machine-readable reason in the OpenAI error object, ``param`` the request field
+    at fault, ``retry_after`` the seconds after which a retry makes sense (jitter is added when the
+    header is written).
+    """
+
+    status = 500
+    type = "server_error"
+    code: str | None = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code or type(self).code
+        self.param = param
+        self.retry_after = retry_after
+
+
+class BadRequest(Refusal):
+    """A field that fairgate itself reads is malformed or out of range; ``param`` names it."""
+
+    status = 400
+    type = "invalid_request_error"
+
+
+class Unauthenticated(Refusal):
+    """No API key was sent, or nobody owns it."""
+
+    status = 401
+    type = "authentication_error"
+    code = "invalid_api_key"
+
+
+class Forbidden(Refusal):
+    """The key is known but may not do this."""
+
+    status = 403
+    type = "permission_error"
+    code = "forbidden"
+
+
+class NotFound(Refusal):
+    """No such route or model."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "not_found"
+
+
+class BodyTooLarge(Refusal):
+    """The body exceeds ``server.max_body_bytes``."""
+
+    status = 413
+    type = "invalid_request_error"
+    code = "body_too_large"
+
+
+class Throttled(Refusal):
+    """A limit refused the request. ``limit`` names it, such as ``tenant.rpm`` or ``queue``."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, limit: str, retry_after: float, code: str | None = None):
+        super().__init__(message, code=code, retry_after=retry_after)
+        self.limit = limit
+
+
+class QueueTimeout(Refusal):
+    """The request waited for its whole queue deadline and capacity did not come free."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "queue_timeout"
+
+
+class Unavailable(Refusal):
+    """Nothing can serve the request now: no healthy engine, store closed, or draining."""
+
+    status = 503
+    type = "server_error"
+    code = "unavailable"
