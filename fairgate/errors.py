@@ -1,21 +1,27 @@
 """Every exception that fairgate raises, as one tree.
 
-    FairgateError
-    ├── ConfigError            the configuration file is wrong; names the path and the value
-    ├── StoreError             Redis/Valkey did not answer, or refused
-    ├── EngineStartError       a spawned engine did not come up
-    └── Refusal                a request is answered by fairgate itself, not by an engine
-        ├── BadRequest         400  a field that fairgate reads is malformed or out of range
-        ├── Unauthenticated    401  no key, or an unknown one
-        ├── Forbidden          403  the key may not do this
-        ├── NotFound           404  unknown route or model
-        ├── BodyTooLarge       413
-        ├── Throttled          429  a rate limit under overload, a hard quota, or a full line
-        ├── QueueTimeout       429  the queue deadline passed before capacity came free
-        └── Unavailable        503  no healthy engine, store closed, or draining
+FairgateError
+├── ConfigError            the configuration file is wrong; names the path and the value
+├── StoreError             Redis/Valkey did not answer, or refused
+├── EngineStartError       a spawned engine did not come up
+└── Refusal                a request is answered by fairgate itself, not by an engine
+    ├── BadRequest         400  a field that fairgate reads is malformed or out of range
+    ├── Unauthenticated    401  no key, or an unknown one
+    ├── Forbidden          403  the key may not do this
+    ├── NotFound           404  unknown route or model
+    ├── BodyTooLarge       413
+    ├── Throttled          429  a rate limit under overload, a hard quota, or a full line
+    ├── QueueTimeout       429  the queue deadline passed before capacity came free
+    └── Unavailable        503  store closed, or draining
+        └── NoEngine       503  no healthy engine for the model
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fairgate.admission.model import Remaining
 
 
 class FairgateError(Exception):
@@ -64,6 +70,8 @@ class Refusal(FairgateError):
         self.code = code or type(self).code
         self.param = param
         self.retry_after = retry_after
+        self.remaining: Remaining | None = None
+        """What is left of the caller's limits, for the headers."""
 
 
 class BadRequest(Refusal):
@@ -126,8 +134,14 @@ class QueueTimeout(Refusal):
 
 
 class Unavailable(Refusal):
-    """Nothing can serve the request now: no healthy engine, store closed, or draining."""
+    """Nothing can serve the request now: store closed, or draining."""
 
     status = 503
     type = "server_error"
     code = "unavailable"
+
+
+class NoEngine(Unavailable):
+    """No lane that may serve the request has an engine that is up."""
+
+    code = "no_healthy_engine"

@@ -1,0 +1,1 @@
+"""fairgate: multi-tenant fairness for LLM serving."""

@@ -1,0 +1,276 @@
+"""The four scripts as typed calls: arguments in, decoded replies out. No state of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fairgate.admission.link import Argument, Link
+from fairgate.admission.model import (
+    AppProfile,
+    Ask,
+    EngineReport,
+    LaneStatistics,
+    PoolStatistics,
+    Remaining,
+    Served,
+)
+from fairgate.admission.scripts import load_script
+from fairgate.config import Limits, Queue, RateLimits
+from fairgate.policy import ResolvedPolicy
+
+MAX_SCORE = 2.0**30
+STATE_TTL_S = 6 * 3600.0
+
+_VIEW = 6
+
+
+@dataclass(frozen=True, slots=True)
+class GrantNote:
+    """A grant as the scripts write it down."""
+
+    id: str
+    lane: str
+    engine: str
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """Reply of ``admit``: granted, or queued when ``engine`` is empty."""
+
+    lane: str
+    engine: str = ""
+    priority: int = 0
+    position: int = 0
+    remaining: Remaining = Remaining()
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """Reply of ``admit``: which limit refused it, and when to come back."""
+
+    limit: str
+    retry_after_s: float
+    remaining: Remaining = Remaining()
+
+
+class Unknown:
+    """Reply of ``admit``: the store does not know this gateway or pool; renew first."""
+
+
+class Down:
+    """Reply of ``admit``: no preferred lane has an engine that is up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """Reply of ``renew``."""
+
+    epoch: str
+    now_ms: str
+    known: bool
+    more: bool
+    grants: tuple[GrantNote, ...]
+    statistics: PoolStatistics
+
+
+def settings_of(policy: ResolvedPolicy, lanes: Iterable[str]) -> dict[str, Argument]:
+    """The pool's settings as the scripts read them."""
+    return {
+        "order": policy.order,
+        "throttle": policy.throttle,
+        "interactions": int(policy.interaction_aware),
+        "normalise_tenant": policy.normalise_tenant,
+        "normalise_user": policy.normalise_user,
+        "levels": policy.levels,
+        "advantage": policy.continuation_advantage,
+        "backfill": policy.backfill,
+        "quantile": policy.output_quantile,
+        "idle_ms": round(policy.interactions.idle_s * 1000),
+        "max_calls": policy.interactions.max_calls,
+        "max_tokens": policy.interactions.max_tokens,
+        "state_ttl_ms": round(STATE_TTL_S * 1000),
+        "lanes": "".join(f",{lane}" for lane in lanes),
+        "max_score": MAX_SCORE,
+    }
+
+
+class Ledger:
+    """One pool's scripts on one link.
+
+    ``clock`` overrides the store's clock (seconds since the epoch): for the virtual-time simulator
+    and tests only.
+    """
+
+    def __init__(
+        self, link: Link, pool: str, gateway: str, *, clock: Callable[[], float] | None = None
+    ) -> None:
+        self._link = link
+        self._gateway = gateway
+        self._clock = clock
+        self._prefix = f"fg:{{{pool}}}:"
+        self._settings_key = f"{self._prefix}settings"
+        self._gateways_key = f"{self._prefix}gateways"
+        self._admit, self._settle, self._cancel, self._renew = map(
+            load_script, ("admit", "settle", "cancel", "renew")
+        )
+
+    @property
+    def channel(self) -> str:
+        """Where other gateways publish grants for this one."""
+        return f"{self._prefix}grants:{self._gateway}"
+
+    def _now(self) -> str:
+        return "" if self._clock is None else f"{self._clock() * 1000:.3f}"
+
+    async def admit(self, ask: Ask) -> Admitted | Denied | Unknown | Down:
+        """Ask for capacity. Cancelled: the call still runs; cancel the request id afterwards."""
+        keys = (
+            self._settings_key,
+            f"{self._prefix}request:{ask.id}",
+            f"{self._prefix}tenant:{ask.tenant}",
+            f"{self._prefix}user:{ask.tenant}:{ask.user}",
+            f"{self._prefix}app:{ask.app}",
+        )
+        args: list[Argument] = [
+            self._now(), ask.id, self._gateway,
+            ask.tenant, ask.tenant_weight, ask.user, ask.user_weight, ask.app,
+            ask.cost, ask.tokens, ask.kv_tokens,
+            ask.interaction and f"{ask.tenant}:{ask.interaction}",
+            int(ask.exempt), ask.avoid,
+            *_limits(ask.tenant_limits), *_limits(ask.user_limits), *_rates(ask.app_limits),
+        ]  # fmt: skip
+        for lane, price in ask.lanes:
+            args += (lane, price)
+        return _admitted(await self._link.call(self._admit, keys, args))
+
+    async def settle(self, request_id: str, served: Served) -> tuple[GrantNote, ...]:
+        """Replace the estimate by what was used; returns grants of this gateway that follow."""
+        args = (
+            self._now(), request_id, self._gateway, served.cost, served.tokens, int(served.void),
+            int(served.learn), served.output_tokens, served.prompt_bytes, served.prompt_tokens,
+        )  # fmt: skip
+        reply = await self._link.call(self._settle, self._request_keys(request_id), args)
+        return tuple(_note(line) for line in reply[1:])
+
+    async def cancel(self, request_id: str) -> tuple[GrantNote, ...]:
+        """Leave the line or give an unused grant back; returns grants of this gateway."""
+        args = (self._now(), request_id, self._gateway)
+        reply = await self._link.call(self._cancel, self._request_keys(request_id), args)
+        return tuple(_note(line) for line in reply[1:])
+
+    async def renew(
+        self,
+        *,
+        lease_s: float,
+        settings: dict[str, Argument],
+        queues: dict[str, Queue],
+        engines: Sequence[EngineReport],
+        since_ms: str = "-inf",
+        leave: bool = False,
+    ) -> Renewed:
+        """The heartbeat: see ``renew.lua``. ``leave`` gives all of this gateway's leases up."""
+        args = (
+            self._now(), self._gateway, round(lease_s * 1000), json.dumps(settings),
+            json.dumps([_queue(name, queue) for name, queue in queues.items()]),
+            json.dumps([_report(engine) for engine in engines]), since_ms, int(leave),
+        )  # fmt: skip
+        keys = (self._settings_key, self._gateways_key)
+        return _renewed(json.loads(await self._link.call(self._renew, keys, args)))
+
+    def _request_keys(self, request_id: str) -> tuple[str, str]:
+        return (self._settings_key, f"{self._prefix}request:{request_id}")
+
+
+def _limits(limits: Limits) -> tuple[int, int, int, int]:
+    return (
+        limits.rpm or 0,
+        limits.tpm or 0,
+        limits.concurrency or 0,
+        limits.daily_tokens or 0,
+    )
+
+
+def _rates(limits: RateLimits) -> tuple[int, int]:
+    return limits.rpm or 0, limits.tpm or 0
+
+
+def _queue(name: str, queue: Queue) -> dict[str, Any]:
+    return {
+        "name": name,
+        "max_waiting": queue.max_waiting,
+        "max_waiting_per_tenant": queue.max_waiting_per_tenant,
+    }
+
+
+def _report(engine: EngineReport) -> dict[str, Any]:
+    return {
+        "lane": engine.lane,
+        "name": engine.name,
+        "up": int(engine.up),
+        "max_seqs": engine.max_num_seqs,
+        "max_kv": engine.kv_cache_tokens,
+        "pressure": engine.pressure,
+    }
+
+
+def _admitted(reply: list[bytes]) -> Admitted | Denied | Unknown | Down:
+    match reply[0]:
+        case b"granted":
+            remaining = _remaining(reply[4:])
+            return Admitted(reply[1].decode(), reply[2].decode(), int(reply[3]), 0, remaining)
+        case b"queued":
+            lane, position = reply[1].decode(), int(reply[2])
+            return Admitted(lane, position=position, remaining=_remaining(reply[3:]))
+        case b"throttled":
+            return Denied(reply[1].decode(), int(reply[2]) / 1000, _remaining(reply[3:]))
+        case b"down":
+            return Down()
+        case _:
+            return Unknown()
+
+
+def _remaining(view: Sequence[bytes]) -> Remaining:
+    if len(view) < _VIEW:
+        return Remaining()
+    requests, left, reset, tokens, tokens_left, tokens_reset = map(int, view)
+    return Remaining(requests, left, reset / 1000, tokens, tokens_left, tokens_reset / 1000)
+
+
+def _note(line: bytes | str) -> GrantNote:
+    text = line.decode() if isinstance(line, bytes) else line
+    request_id, lane, engine, priority = text.split(" ")
+    return GrantNote(request_id, lane, engine, int(priority))
+
+
+def parse_notes(text: str) -> tuple[GrantNote, ...]:
+    """Grants as published: one a line."""
+    return tuple(_note(line) for line in text.split("\n") if line)
+
+
+def _renewed(reply: dict[str, Any]) -> Renewed:
+    lanes = {
+        name: LaneStatistics(
+            engines_up=int(lane["up"]),
+            limit=int(lane["limit"]),
+            running=int(lane["seqs"]),
+            free=int(lane["free"]),
+            waiting=int(lane["waiting"]),
+        )
+        for name, lane in dict(reply["lanes"]).items()
+    }
+    apps = {
+        app: AppProfile(int(float(samples)), float(cost), float(output), float(ratio))
+        for app, samples, cost, output, ratio in list(reply["apps"])
+    }
+    return Renewed(
+        epoch=reply["epoch"],
+        now_ms=reply["now"],
+        known=reply["known"],
+        more=reply["more"],
+        grants=parse_notes(reply["grants"]),
+        statistics=PoolStatistics(int(reply["gateways"]), lanes, apps),
+    )

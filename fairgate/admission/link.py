@@ -1,0 +1,194 @@
+"""One pipelined connection to the store: script calls of one event-loop tick leave in one write.
+
+Replies come back in the order of the calls, so a cancel that follows an admit never overtakes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from redis.asyncio import ConnectionPool
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from fairgate.admission.scripts import Script
+from fairgate.errors import StoreError
+
+Argument = str | bytes | int | float
+
+
+class _Call:
+    __slots__ = ("args", "future", "keys", "script", "sent_at")
+
+    def __init__(
+        self,
+        script: Script,
+        keys: Sequence[str],
+        args: Sequence[Argument],
+        future: asyncio.Future[Any],
+    ) -> None:
+        self.script = script
+        self.keys = keys
+        self.args = args
+        self.future = future
+        self.sent_at = 0.0
+
+    def command(self, *, whole: bool = False) -> tuple[Argument, ...]:
+        how: tuple[Argument, ...] = (
+            (b"EVAL", self.script.text) if whole else (b"EVALSHA", self.script.sha)
+        )
+        return (*how, len(self.keys), *self.keys, *self.args)
+
+
+class Link:
+    """A connection that reconnects by itself and never blocks its callers.
+
+    Every call gets a future: the script's reply (bytes), or :class:`StoreError` when the store is
+    away, refuses, or stays silent for ``timeout_s`` seconds. A call that failed may or may not have
+    run; the scripts are idempotent by request id, so it is safe to call again.
+    """
+
+    def __init__(self, url: str, *, timeout_s: float = 2.0) -> None:
+        self._pool = ConnectionPool.from_url(
+            url, protocol=2, socket_timeout=None, socket_connect_timeout=timeout_s
+        )
+        self._timeout_s = timeout_s
+        self._connection: AbstractConnection | None = None
+        self._pending: list[_Call] = []
+        self._sent: deque[_Call] = deque()
+        self._wake = asyncio.Event()
+        self._writer: asyncio.Task[None] | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self._watchdog: asyncio.TimerHandle | None = None
+        self._not_before = 0.0
+
+    def call(
+        self, script: Script, keys: Sequence[str], args: Sequence[Argument]
+    ) -> asyncio.Future[Any]:
+        """Queue one script call. Cancelling the future drops the reply, not the call."""
+        loop = asyncio.get_running_loop()
+        call = _Call(script, keys, args, loop.create_future())
+        self._pending.append(call)
+        self._wake.set()
+        if self._writer is None:
+            self._writer = loop.create_task(self._write_loop(), name="fairgate-store-writer")
+        return call.future
+
+    async def close(self) -> None:
+        """Send what is queued, wait for its replies up to the timeout, then disconnect."""
+        waiting = [c.future for c in (*self._sent, *self._pending) if not c.future.done()]
+        if waiting:
+            await asyncio.wait(waiting, timeout=self._timeout_s)
+        if self._writer is not None:
+            self._writer.cancel()
+            await asyncio.gather(self._writer, return_exceptions=True)
+            self._writer = None
+        await self._drop(StoreError("the connection to the store was closed"))
+        await self._pool.disconnect()
+
+    async def _write_loop(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            batch, self._pending = self._pending, []
+            try:
+                await self._send(batch)
+            except (RedisError, OSError, StoreError) as error:
+                await self._drop(StoreError(f"store: {error}"), batch)
+
+    async def _send(self, batch: list[_Call]) -> None:
+        connection = self._connection or await self._connect()
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for call in batch:
+            call.sent_at = now
+        self._sent.extend(batch)
+        if self._watchdog is None:
+            self._watchdog = loop.call_later(self._timeout_s, self._check_silence)
+        packed = connection.pack_commands([call.command() for call in batch])
+        await connection.send_packed_command(packed, check_health=False)
+
+    async def _connect(self) -> AbstractConnection:
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._not_before:
+            raise StoreError("away; not trying again yet")
+        # Replicas that lost the same store do not all come back in the same instant.
+        self._not_before = loop.time() + random.uniform(0.1, 0.4)  # noqa: S311 — jitter
+        connection: AbstractConnection = self._pool.make_connection()
+        await connection.connect()
+        self._connection = connection
+        self._not_before = 0.0
+        self._reader = loop.create_task(self._read_loop(connection), name="fairgate-store-reader")
+        return connection
+
+    async def _read_loop(self, connection: AbstractConnection) -> None:
+        try:
+            while True:
+                try:
+                    reply = await connection.read_response(
+                        disable_decoding=True, timeout=math.inf, disconnect_on_error=False
+                    )
+                except NoScriptError:
+                    await self._send_whole(connection)
+                except ResponseError as error:
+                    self._answer(StoreError(f"store: {error}"))
+                else:
+                    self._answer(reply)
+        except (RedisError, OSError) as error:
+            self._reader = None
+            await self._drop(StoreError(f"store: {error}"))
+
+    async def _send_whole(self, connection: AbstractConnection) -> None:
+        """The server does not have the script (restart, flush): send its text, once."""
+        call = self._sent.popleft()
+        self._sent.append(call)
+        packed = connection.pack_commands([call.command(whole=True)])
+        await connection.send_packed_command(packed, check_health=False)
+
+    def _answer(self, reply: Any) -> None:
+        future = self._sent.popleft().future
+        if future.done():
+            return
+        if isinstance(reply, StoreError):
+            future.set_exception(reply)
+        else:
+            future.set_result(reply)
+
+    def _check_silence(self) -> None:
+        self._watchdog = None
+        if not self._sent:
+            return
+        loop = asyncio.get_running_loop()
+        left = self._sent[0].sent_at + self._timeout_s - loop.time()
+        if left > 0:
+            self._watchdog = loop.call_later(left, self._check_silence)
+        elif self._connection is not None:
+            # The reader notices and fails what is under way.
+            self._connection._close()  # noqa: SLF001 — no public sync close
+            self._fail(StoreError(f"store: no answer for {self._timeout_s:g} s"))
+
+    def _fail(self, error: StoreError, batch: Sequence[_Call] = ()) -> None:
+        calls = [*self._sent, *batch]
+        self._sent.clear()
+        for call in calls:
+            if not call.future.done():
+                call.future.set_exception(error)
+                call.future.exception()  # seen: nobody may be waiting any more
+
+    async def _drop(self, error: StoreError, batch: Sequence[_Call] = ()) -> None:
+        connection, self._connection = self._connection, None
+        reader, self._reader = self._reader, None
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+            self._watchdog = None
+        self._fail(error, batch)
+        if reader is not None:
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+        if connection is not None:
+            await connection.disconnect(nowait=True)

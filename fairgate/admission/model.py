@@ -1,0 +1,125 @@
+"""What goes into admission and what comes out: asks, grants, what was served, statistics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from fairgate.config import Limits, RateLimits
+
+
+@dataclass(frozen=True, slots=True)
+class Remaining:
+    """What is left of the tightest rate limits; ``limit`` below 0 means that there is none."""
+
+    limit_requests: int = -1
+    remaining_requests: int = -1
+    reset_requests_s: float = 0.0
+    limit_tokens: int = -1
+    remaining_tokens: int = -1
+    reset_tokens_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request's wish for capacity."""
+
+    id: str
+    tenant: str
+    user: str
+    app: str
+    lanes: tuple[tuple[str, float], ...]
+    """Lanes that may serve it with their prices, the preferred first."""
+    cost: float
+    """Expected service units at price 1."""
+    tokens: int
+    """Expected prompt and output tokens: what token limits count."""
+    kv_tokens: int
+    """KV-cache tokens to reserve."""
+    tenant_weight: float = 1.0
+    user_weight: float = 1.0
+    tenant_limits: Limits = Limits()
+    user_limits: Limits = Limits()
+    app_limits: RateLimits = RateLimits()
+    interaction: str = ""
+    exempt: bool = False
+    """Not throttled by rate limits: a retry of something admitted before."""
+    avoid: str = ""
+    """Engine to take only if no other has room."""
+    timeout_s: float = 120.0
+    """Longest wait in line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """The right to occupy one sequence of one engine until it is settled."""
+
+    id: str
+    lane: str
+    engine: str
+    priority: int
+    queue_s: float
+    remaining: Remaining = Remaining()
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What a request really used; the default is nothing (void)."""
+
+    cost: float = 0.0
+    """Service units at price 1."""
+    tokens: int = 0
+    output_tokens: int = 0
+    """Per choice; what the app's output quantile learns from."""
+    prompt_bytes: int = 0
+    prompt_tokens: int = 0
+    learn: bool = False
+    """It finished by itself, so that the app's profile may learn from it."""
+    void: bool = True
+    """Nothing was served: it does not count as a request either."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineReport:
+    """An engine's capacity as this gateway sees it."""
+
+    lane: str
+    name: str
+    up: bool
+    max_num_seqs: int
+    kv_cache_tokens: int = 0
+    """0: not limited."""
+    pressure: float = -1.0
+    """Of the engine's own metrics; 1 is saturated, below 0 unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaneStatistics:
+    """A lane as the ledger saw it at the last heartbeat, all replicas together."""
+
+    engines_up: int = 0
+    limit: int = 0
+    """Sequences that may run at once."""
+    running: int = 0
+    free: int = 0
+    waiting: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AppProfile:
+    """What the pool has learned of an app from its settled requests."""
+
+    samples: int
+    mean_cost: float
+    output_tokens: float
+    """The policy's quantile of output lengths."""
+    bytes_per_token: float
+    """0: not known yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStatistics:
+    """The pool at the last heartbeat."""
+
+    gateways: int = 0
+    lanes: dict[str, LaneStatistics] = field(default_factory=dict)
+    apps: dict[str, AppProfile] = field(default_factory=dict)

@@ -1,0 +1,18 @@
+-- Takes a request out: it leaves the line or gives back an unused grant. Nothing is charged.
+--
+-- KEYS  settings, request
+-- ARGV  1 clock override   2 request id   3 gateway that calls
+-- Reply as settle.lua
+
+local now = clock(ARGV[1])
+local r = load_settings() and load_request(ARGV[2])
+if not r then
+  return {'0'}
+end
+finish(r, 0, 0, true, now)
+local grants = {}
+if r.state ~= 'swept' then
+  grant_next(r.lane, now, grants) -- whoever stood behind it may fit
+end
+save_accounts()
+return {'1', unpack(deliver(grants, ARGV[3]))}

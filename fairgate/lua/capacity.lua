@@ -1,0 +1,69 @@
+-- Capacity of a lane: its engines' free sequences and free KV tokens.
+--
+-- 'free:<lane>' scores every engine that is up by its free sequences; 'engine:<lane>:<engine>' holds
+-- max_seqs, max_kv (0: not limited), limit (adaptive, at most max_seqs), seqs and kv in use.
+
+local function engine_key(lane, engine)
+  return key('engine', lane .. ':' .. engine)
+end
+
+local function free_key(lane)
+  return key('free', lane)
+end
+
+local function lane_is_up(lane)
+  return call('ZCARD', free_key(lane)) > 0
+end
+
+local function kv_fits(lane, engine, kv)
+  local v = call('HMGET', engine_key(lane, engine), 'max_kv', 'kv')
+  local max_kv, used = tonumber(v[1]), tonumber(v[2])
+  -- A request larger than the whole cache fits an empty engine: the engine says what it thinks of it.
+  return max_kv == 0 or used + math.min(kv, max_kv) <= max_kv
+end
+
+-- The engine with most free sequences that has room for `kv` tokens; `avoid` only if no other has.
+local function pick(lane, kv, avoid)
+  local best = call('ZREVRANGE', free_key(lane), 0, 0, 'WITHSCORES')
+  if not best[1] or tonumber(best[2]) < 1 then
+    return nil
+  end
+  if best[1] ~= avoid and kv_fits(lane, best[1], kv) then
+    return best[1]
+  end
+  local fallback
+  for _, engine in ipairs(call('ZREVRANGEBYSCORE', free_key(lane), '+inf', 1)) do
+    if kv_fits(lane, engine, kv) then
+      if engine ~= avoid then
+        return engine
+      end
+      fallback = engine
+    end
+  end
+  return fallback
+end
+
+-- Reserves (direction 1) or frees (-1) one request's sequence and KV tokens.
+local function occupy(r, direction)
+  local e = engine_key(r.lane, r.engine)
+  local max_kv = tonumber(call('HGET', e, 'max_kv')) or 0
+  local kv = max_kv > 0 and math.min(r.kv, max_kv) or r.kv
+  if direction == 1 then
+    r.held_kv = kv
+  else
+    kv = r.held_kv
+  end
+  call('HINCRBY', e, 'seqs', direction)
+  call('HINCRBY', e, 'kv', direction * kv)
+  call('ZADD', free_key(r.lane), 'XX', 'INCR', -direction, r.engine)
+end
+
+-- Rescores an engine after its limit, health or use changed.
+local function show_free(lane, engine)
+  local v = call('HMGET', engine_key(lane, engine), 'up', 'limit', 'seqs')
+  if v[1] == '1' then
+    call('ZADD', free_key(lane), math.floor(tonumber(v[2])) - tonumber(v[3]), engine)
+  else
+    call('ZREM', free_key(lane), engine)
+  end
+end

@@ -1,0 +1,197 @@
+-- Grants: handing capacity to requests, taking it back, telling the gateways.
+
+local MAX_GRANTS = 256 -- per script call, so that a lane coming up does not block the server
+local BACKFILL_LOOKS = 16
+
+local function grant(r, engine, now)
+  local t, u = load_counters(r)
+  r.state, r.engine = 'granted', engine
+  occupy(r, 1)
+  charge(r, r.cost)
+  rebase(r)
+  settings.last_served, t.ls = t.s, u.s
+  call('HSET', KEYS[1], 'last_served', t.s)
+  call('ZADD', key('held', r.gateway), now, r.id)
+  save_request(r)
+end
+
+-- Remembers how fast the lane's line moves: mean milliseconds between grants from it.
+local function note_pace(lane, now)
+  local v = call('HMGET', key('lane', lane), 'granted_at', 'pace_ms')
+  local pace = tonumber(v[2]) or 0
+  if v[1] then
+    local gap = math.min(now - tonumber(v[1]), 60000)
+    pace = pace > 0 and pace + (gap - pace) / 16 or gap
+  end
+  call('HSET', key('lane', lane), 'granted_at', now, 'pace_ms', pace)
+end
+
+-- Milliseconds that `ahead` requests take to leave the line at its present pace.
+local function wait_ms(lane, ahead)
+  local pace = tonumber(call('HGET', key('lane', lane), 'pace_ms')) or 0
+  return math.max(1000, pace * ahead)
+end
+
+local function grant_from_line(r, engine, now, grants)
+  leave_line(r)
+  grant(r, engine, now)
+  reposition_everywhere(r, r.lane)
+  note_pace(r.lane, now)
+  table.insert(grants, r)
+end
+
+-- Lets others pass a head of line that does not fit, within the setting's bound of service units.
+local function backfill(lane, head, now, grants)
+  for nth = 1, BACKFILL_LOOKS do
+    local r = head_of_line(lane, nth)
+    if not r then
+      return
+    end
+    local engine = head.passed + r.cost <= settings.backfill and pick(lane, r.kv, r.avoid)
+    if engine then
+      head.passed = head.passed + r.cost
+      call('HSET', key('request', head.id), 'passed', head.passed)
+      return grant_from_line(r, engine, now, grants)
+    end
+  end
+end
+
+-- Work conservation: as long as the head of the line fits, it goes. Appends to `grants`.
+local function grant_next(lane, now, grants)
+  while #grants < MAX_GRANTS do
+    local r = head_of_line(lane, 0)
+    local engine = r and pick(lane, r.kv, r.avoid)
+    local before = #grants
+    if engine then
+      grant_from_line(r, engine, now, grants)
+    elseif r and settings.backfill > 0 then
+      backfill(lane, r, now, grants)
+    end
+    if #grants == before then
+      return
+    end
+  end
+end
+
+-- What the ledger says of urgency, for engines that schedule by priority: lower goes first.
+local function priority_of(r)
+  return math.floor(math.min(tenant_account(r).s, 2 ^ 53))
+end
+
+local function describe(r)
+  return r.id .. ' ' .. r.lane .. ' ' .. r.engine .. ' ' .. string.format('%.0f', priority_of(r))
+end
+
+-- Tells other gateways of their grants by pub/sub; returns those of `gateway` itself.
+local function deliver(grants, gateway)
+  local own, others = {}, {}
+  for _, r in ipairs(grants) do
+    if r.gateway == gateway then
+      table.insert(own, describe(r))
+    else
+      others[r.gateway] = others[r.gateway] or {}
+      table.insert(others[r.gateway], describe(r))
+    end
+  end
+  for name, lines in pairs(others) do
+    call('PUBLISH', key('grants', name), table.concat(lines, '\n'))
+  end
+  return own
+end
+
+local function close_flight(r, tokens, requests, now)
+  local t, u = tenant_account(r), user_account(r)
+  t.flight, u.flight = math.max(0, t.flight - 1), math.max(0, u.flight - 1)
+  count(t, requests, tokens - r.tokens, now)
+  count(u, requests, tokens - r.tokens, now)
+  if r.has_app_limits == '1' then
+    count(account(key('app', r.app)), requests, tokens - r.tokens, now)
+  end
+end
+
+-- A call that was served counts with its tokens; a void one leaves the interaction as it was before.
+local function close_call(r, tokens, void)
+  if r.interaction == '' then
+    return
+  end
+  local interaction = key('interaction', r.interaction)
+  if call('HGET', interaction, 'state') ~= 'admitted' then
+    return
+  end
+  if void and call('HINCRBY', interaction, 'calls', -1) <= 0 then
+    call('DEL', interaction)
+    return
+  end
+  call('HINCRBY', interaction, 'tokens', tokens)
+  call('PEXPIRE', interaction, settings.idle_ms)
+end
+
+-- Ends a request in whatever state it is: actual cost and tokens replace the estimates, capacity and
+-- place in line are given back. `void`: nothing was served, so it does not count as a request
+-- either. The record goes, so ending it twice does nothing.
+local function finish(r, cost, tokens, void, now)
+  local requests = void and -1 or 0
+  if r.state == 'waiting' then
+    leave_line(r)
+    close_flight(r, tokens, requests, now)
+    reposition(r, r.lane)
+  else
+    if r.state == 'granted' then
+      occupy(r, -1)
+      call('ZREM', key('held', r.gateway), r.id)
+      close_flight(r, tokens, requests, now)
+    else -- swept: all but the charge was given back when its gateway was declared dead
+      count(tenant_account(r), 0, tokens - r.tokens, now)
+      count(user_account(r), 0, tokens - r.tokens, now)
+    end
+    charge(r, cost * r.price - r.cost)
+    reposition_everywhere(r)
+  end
+  close_call(r, tokens, void)
+  call('DEL', key('request', r.id))
+end
+
+-- A dead gateway's lease: capacity comes back, the estimate stays charged until a late settle.
+local SWEPT_MS = 600000
+
+local function sweep_lease(r, now)
+  occupy(r, -1)
+  call('ZREM', key('held', r.gateway), r.id)
+  close_flight(r, r.tokens, 0, now)
+  r.state = 'swept'
+  call('HSET', key('request', r.id), 'state', 'swept')
+  call('PEXPIRE', key('request', r.id), SWEPT_MS)
+end
+
+-- Frees up to `budget` requests of one gateway whose heartbeat stopped. Returns lanes to look at.
+local function sweep(now, budget)
+  local gateway = call('ZRANGEBYSCORE', PREFIX .. 'gateways', '-inf', '(' .. now, 'LIMIT', 0, 1)[1]
+  local lanes = {}
+  if not gateway then
+    return lanes
+  end
+  local waiting = call('SRANDMEMBER', key('waiting', gateway), budget)
+  local held = call('ZRANGE', key('held', gateway), 0, budget - 1)
+  for _, id in ipairs(waiting) do
+    local r = load_request(id)
+    if r then
+      lanes[r.lane] = true
+      finish(r, 0, 0, true, now)
+    else
+      call('SREM', key('waiting', gateway), id)
+    end
+  end
+  for _, id in ipairs(held) do
+    local r = load_request(id)
+    if r then
+      lanes[r.lane] = true
+      sweep_lease(r, now)
+    else
+      call('ZREM', key('held', gateway), id)
+    end
+  end
+  if #waiting < budget and #held < budget then
+    call('ZREM', PREFIX .. 'gateways', gateway)
+  end
+  return lanes
+end

@@ -1,0 +1,171 @@
+-- Weighted service counters: charge, correct, lift, and the learned profile of an app.
+-- FairServe (arXiv 2411.15997) normalises by the app's expected cost; VTC (arXiv 2401.00588) lifts.
+
+local function tenant_account(r)
+  return account(key('tenant', r.tenant))
+end
+
+local function user_account(r)
+  return account(key('user', r.tenant .. ':' .. r.user))
+end
+
+-- The lines a request stands in: which tenant and which user it is told apart by.
+local function line_names(tenant, user)
+  if not settings.fair then
+    return NOBODY, NOBODY
+  elseif settings.levels == 'user' then
+    return NOBODY, tenant .. '/' .. user
+  elseif settings.levels == 'tenant' then
+    return tenant, NOBODY
+  end
+  return tenant, user
+end
+
+-- Brings a counter to the present base. A new account starts at it.
+local function settle_base(a, base)
+  if a.new or a.b ~= base then
+    a.s = a.new and 0 or math.max(0, a.s - (base - a.b))
+    a.b, a.new, a.dirty = base, false, true
+  end
+end
+
+local function load_counters(r)
+  local t, u = tenant_account(r), user_account(r)
+  settle_base(t, settings.base)
+  settle_base(u, t.ub)
+  return t, u
+end
+
+-- Cost of a typical request of the app, in service units: what one request is measured against.
+local function expected_cost(app, cost)
+  local mean = tonumber(call('HGET', key('app', app), 'mean_cost'))
+  return math.max(mean or cost, 1e-6)
+end
+
+local function tenant_units(r, cost)
+  local unit = settings.normalise_tenant == 'app' and r.expected or 1
+  return cost / (unit * r.tenant_weight)
+end
+
+local function user_units(r, cost)
+  local unit = settings.normalise_user == 'app' and r.expected or 1
+  return cost / (unit * r.user_weight)
+end
+
+-- Least score among those waiting in any lane of the pool, in the line `suffix`, and whose it is;
+-- nil: nobody waits.
+local function least_waiting(suffix)
+  local least, member
+  for _, lane in ipairs(settings.lane_names) do
+    local head = call('ZRANGE', key('line', lane) .. suffix, 0, 0, 'WITHSCORES')
+    if head[2] and (not least or tonumber(head[2]) < least) then
+      member, least = head[1], tonumber(head[2])
+    end
+  end
+  return least, member
+end
+
+-- Ties decide who is served first after a lift, so they must be fair and starve nobody: a newcomer
+-- goes before somebody who has requests running, and behind others who came back earlier. `HAIR`
+-- is the width of that order, far below the cost of any request.
+local HAIR = 1e-4
+local TURNS = 2 ^ 20
+
+local function behind_earlier_ones(level, before_busy)
+  local arrivals = tonumber(call('GET', PREFIX .. 'arrivals')) or 0
+  local place = level + HAIR * (arrivals % TURNS) / TURNS
+  return before_busy and place - 2 * HAIR or place
+end
+
+local function is_busy(kind, name)
+  local a = account(key(kind, name))
+  return a.flight > a.waiting
+end
+
+-- Lift (VTC, algorithm 2): who comes back from idling starts level with those who wait, else with
+-- whom was served last; idle time earns no credit.
+local function lift(r)
+  local t, u = load_counters(r)
+  local line_tenant = line_names(r.tenant, r.user)
+  if t.waiting == 0 then
+    local level, who = least_waiting('')
+    if who and who ~= NOBODY then
+      level = behind_earlier_ones(level, is_busy('tenant', who))
+    end
+    t.s = math.max(t.s, level or settings.last_served)
+  end
+  if u.waiting == 0 then
+    local level, who = least_waiting(':' .. line_tenant)
+    if who and who ~= NOBODY then
+      local name = line_tenant == NOBODY and string.gsub(who, '/', ':', 1) or r.tenant .. ':' .. who
+      level = behind_earlier_ones(level, is_busy('user', name))
+    end
+    u.s = math.max(u.s, level or t.ls)
+  end
+  t.dirty, u.dirty = true, true
+end
+
+-- Adds `cost` service units (negative: gives back) to both counters.
+local function charge(r, cost)
+  local t, u = load_counters(r)
+  t.s = math.max(0, t.s + tenant_units(r, cost))
+  u.s = math.max(0, u.s + user_units(r, cost))
+  t.dirty, u.dirty = true, true
+end
+
+local function shift_line(line_key, delta)
+  for _, member in ipairs(call('ZRANGE', line_key, 0, -1)) do
+    call('ZINCRBY', line_key, -delta, member)
+  end
+end
+
+-- Long before a counter loses fractions (2^53), all counters of a level move down together. Those
+-- that wait move now, the others when they are next read (`settle_base`).
+local function rebase(r)
+  local t, u = load_counters(r)
+  if t.s > settings.max_score then
+    local delta = least_waiting('') or t.s
+    for _, lane in ipairs(settings.lane_names) do
+      shift_line(key('line', lane), delta)
+    end
+    settings.base = settings.base + delta
+    settings.last_served = math.max(0, settings.last_served - delta)
+    call('HSET', KEYS[1], 'base', settings.base, 'last_served', settings.last_served)
+    settle_base(t, settings.base)
+  end
+  if u.s > settings.max_score then
+    local line_tenant = line_names(r.tenant, r.user)
+    local delta = least_waiting(':' .. line_tenant) or u.s
+    for _, lane in ipairs(settings.lane_names) do
+      shift_line(key('line', lane) .. ':' .. line_tenant, delta)
+    end
+    t.ub, t.ls, t.dirty = t.ub + delta, math.max(0, t.ls - delta), true
+    settle_base(u, t.ub)
+  end
+end
+
+-- Learns from a finished request: running mean of cost and of bytes per prompt token, and a quantile
+-- of output lengths by stochastic approximation in log space. Old requests fade after `MEMORY`.
+local MEMORY = 2000
+
+local function learn(app, cost, output_tokens, prompt_bytes, prompt_tokens)
+  local app_key = key('app', app)
+  local old = call('HMGET', app_key, 'samples', 'mean_cost', 'output_quantile', 'bytes_per_token')
+  local samples = math.min((tonumber(old[1]) or 0) + 1, MEMORY)
+  local mean = tonumber(old[2]) or cost
+  local quantile = math.max(1, tonumber(old[3]) or output_tokens)
+  local ratio = tonumber(old[4]) or 0
+  local rate = math.max(0.05, 1 / samples)
+  if output_tokens > quantile then
+    quantile = quantile * math.exp(rate * settings.quantile)
+  else
+    quantile = math.max(1, quantile * math.exp(-rate * (1 - settings.quantile)))
+  end
+  if prompt_tokens > 0 and prompt_bytes > 0 then
+    local seen = prompt_bytes / prompt_tokens
+    ratio = ratio > 0 and ratio + (seen - ratio) / math.min(samples, 200) or seen
+  end
+  call('HSET', app_key, 'samples', samples, 'mean_cost', mean + (cost - mean) / samples,
+    'output_quantile', quantile, 'bytes_per_token', ratio)
+  call('SADD', PREFIX .. 'apps', app)
+end

@@ -1,0 +1,129 @@
+-- Waiting lines: tenants by S_t, in each its users by S_u, in each its requests.
+--
+-- 'line:<lane>' → 'line:<lane>:<tenant>' → 'line:<lane>:<tenant>:<user>', sorted sets. In the last
+-- one continuations of an interaction come before first calls, then arrival decides.
+
+local FIRST_CALL = 2 ^ 50 -- added to the arrival number of a first call; arrivals stay far below
+
+local REQUEST = {
+  'state', 'tenant', 'user', 'app', 'lane', 'engine', 'gateway', 'cost', 'tokens', 'kv', 'held_kv',
+  'price', 'tenant_weight', 'user_weight', 'expected', 'continuation', 'interaction', 'avoid',
+  'line_tenant', 'line_user', 'passed', 'queued_at', 'has_app_limits',
+}
+local NUMBERS = {
+  cost = true, tokens = true, kv = true, held_kv = true, price = true, tenant_weight = true,
+  user_weight = true, expected = true, passed = true, queued_at = true,
+}
+
+local function load_request(id)
+  local values = call('HMGET', key('request', id), unpack(REQUEST))
+  if not values[1] then
+    return nil
+  end
+  local r = {id = id}
+  for i, name in ipairs(REQUEST) do
+    r[name] = NUMBERS[name] and (tonumber(values[i]) or 0) or values[i]
+  end
+  return r
+end
+
+local function save_request(r)
+  local values = {}
+  for _, name in ipairs(REQUEST) do
+    if r[name] then
+      table.insert(values, name)
+      table.insert(values, r[name])
+    end
+  end
+  call('HSET', key('request', r.id), unpack(values))
+end
+
+local function tenants_key(lane)
+  return key('line', lane)
+end
+
+local function users_key(r)
+  return tenants_key(r.lane) .. ':' .. r.line_tenant
+end
+
+local function requests_key(r)
+  return users_key(r) .. ':' .. r.line_user
+end
+
+-- Head start of a user whose next request continues an interaction, in units of S_u. It is bounded,
+-- so that a running interaction finishes soon and nobody starves.
+local function head_start(r, head_score)
+  if settings.advantage == 0 or head_score >= FIRST_CALL then
+    return 0
+  end
+  return user_units(r, settings.advantage * r.expected)
+end
+
+-- Gives tenant and user of `r` the place in lane `lane` that their counters say; drops empty lines.
+local function reposition(r, lane)
+  local t, u = load_counters(r)
+  local line_tenant, line_user = line_names(r.tenant, r.user)
+  local place = {lane = lane, line_tenant = line_tenant, line_user = line_user}
+  local head = call('ZRANGE', requests_key(place), 0, 0, 'WITHSCORES')
+  if head[1] then
+    local by_user = settings.fair and settings.levels ~= 'tenant'
+    local score = by_user and u.s - head_start(r, tonumber(head[2])) or 0
+    call('ZADD', users_key(place), score, line_user)
+  else
+    call('ZREM', users_key(place), line_user)
+  end
+  if call('EXISTS', users_key(place)) == 1 then
+    local by_tenant = settings.fair and settings.levels ~= 'user'
+    call('ZADD', tenants_key(lane), by_tenant and t.s or 0, line_tenant)
+  else
+    call('ZREM', tenants_key(lane), line_tenant)
+  end
+end
+
+-- After a charge: the same in every lane where the tenant may wait; always in `left`, the lane whose
+-- line the request just left.
+local function reposition_everywhere(r, left)
+  local waits = tenant_account(r).waiting > 0
+  for _, lane in ipairs(settings.lane_names) do
+    if waits or lane == left then
+      reposition(r, lane)
+    end
+  end
+end
+
+local function enqueue(r, now)
+  local arrival = call('INCR', PREFIX .. 'arrivals')
+  local t, u = tenant_account(r), user_account(r)
+  if r.continuation ~= '1' or not settings.fair then
+    arrival = arrival + FIRST_CALL
+  end
+  r.state, r.queued_at = 'waiting', now
+  save_request(r)
+  call('ZADD', requests_key(r), arrival, r.id)
+  call('SADD', key('waiting', r.gateway), r.id)
+  call('HINCRBY', key('lane', r.lane), 'waiting', 1)
+  t.waiting, u.waiting, t.dirty, u.dirty = t.waiting + 1, u.waiting + 1, true, true
+  reposition(r, r.lane)
+end
+
+-- The caller repositions afterwards, once the counters are as they will be.
+local function leave_line(r)
+  local t, u = tenant_account(r), user_account(r)
+  call('ZREM', requests_key(r), r.id)
+  call('SREM', key('waiting', r.gateway), r.id)
+  call('HINCRBY', key('lane', r.lane), 'waiting', -1)
+  t.waiting, u.waiting = math.max(0, t.waiting - 1), math.max(0, u.waiting - 1)
+  t.dirty, u.dirty = true, true
+end
+
+-- The request that is next in a lane: the tenant with least S_t, its user with least S_u. `nth`
+-- counts tenants from 0: backfill looks behind the first.
+local function head_of_line(lane, nth)
+  local tenant = call('ZRANGE', tenants_key(lane), nth, nth)[1]
+  if not tenant then
+    return nil
+  end
+  local place = {lane = lane, line_tenant = tenant}
+  place.line_user = call('ZRANGE', users_key(place), 0, 0)[1]
+  return load_request(call('ZRANGE', requests_key(place), 0, 0)[1])
+end

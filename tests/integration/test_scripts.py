@@ -1,0 +1,496 @@
+"""The scripts, rule by rule, on a real Valkey server under a clock of our own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from support.ledger_driver import LEASE_S, LedgerDriver, limits, rates
+
+from fairgate.admission.ledger import Admitted, Denied, Down, Unknown
+from fairgate.admission.model import EngineReport
+from fairgate.config import Interactions, Policy, Queue
+
+ONE = (EngineReport("small", "e0", True, 1),)
+Make = Callable[..., LedgerDriver]
+
+
+@pytest.fixture
+def make(valkey_server: str) -> Iterator[Make]:
+    made: list[LedgerDriver] = []
+
+    def build(**kw: Any) -> LedgerDriver:
+        made.append(LedgerDriver(valkey_server, **kw))
+        return made[-1]
+
+    yield build
+    for driver in made:
+        driver.close()
+
+
+def granted(reply: object) -> bool:
+    return isinstance(reply, Admitted) and bool(reply.engine)
+
+
+def queued(reply: object) -> bool:
+    return isinstance(reply, Admitted) and not reply.engine
+
+
+def order_of_grants(driver: LedgerDriver, waiting: int) -> list[str]:
+    """Settle whatever runs until the line is empty; ids in the order in which they were granted."""
+    order: list[str] = []
+    for _ in range(waiting):
+        before = set(driver.granted)
+        driver.settle(driver.running()[0])
+        order += [i for i in driver.granted if i not in before]
+    return order
+
+
+# Grants and the line
+
+
+def test_a_free_engine_grants_at_once_and_a_full_one_queues(make: Make) -> None:
+    driver = make(engines=ONE)
+    assert granted(driver.admit("r1"))
+    reply = driver.admit("r2")
+    assert queued(reply)
+    assert isinstance(reply, Admitted)
+    assert reply.position == 1
+    driver.settle("r1")
+    assert driver.running() == ["r2"]
+
+
+def test_tenants_alternate_however_many_requests_one_of_them_sends(make: Make) -> None:
+    driver = make(engines=ONE)
+    driver.admit("run")
+    for i in range(4):
+        driver.admit(f"flood{i}", "acme", user=f"u{i}")
+    for i in range(2):
+        driver.admit(f"calm{i}", "globex")
+    order = order_of_grants(driver, 6)
+    assert sorted(order[:4]) == ["calm0", "calm1", "flood0", "flood1"]
+
+
+def test_a_larger_weight_means_more_service(make: Make) -> None:
+    driver = make(engines=ONE)
+    driver.admit("run", "initech")
+    for i in range(6):
+        driver.admit(f"heavy{i}", "acme", tenant_weight=2.0)
+        driver.admit(f"light{i}", "globex", tenant_weight=1.0)
+    first = order_of_grants(driver, 6)
+    assert sum(i.startswith("heavy") for i in first) == 4
+
+
+def test_users_of_one_tenant_alternate_too(make: Make) -> None:
+    driver = make(engines=ONE)
+    driver.admit("run", user="other")
+    for i in range(4):
+        driver.admit(f"a{i}", user="ann")
+    for i in range(2):
+        driver.admit(f"b{i}", user="bob")
+    assert sorted(order_of_grants(driver, 6)[:4]) == ["a0", "a1", "b0", "b1"]
+
+
+def test_fcfs_serves_in_the_order_of_arrival(make: Make) -> None:
+    driver = make(engines=ONE, policy=Policy(preset="fcfs"))
+    driver.admit("run")
+    ids = []
+    for i, tenant in enumerate(["acme", "acme", "globex", "acme", "globex"]):
+        ids.append(f"r{i}")
+        driver.admit(ids[-1], tenant)
+    assert order_of_grants(driver, 5) == ids
+
+
+def test_idle_time_earns_no_credit(make: Make) -> None:
+    """Lift: who returns starts level with those who wait, and wins only the tie."""
+    driver = make(engines=ONE)
+    for i in range(20):
+        driver.admit(f"past{i}", "acme")
+        driver.settle(f"past{i}")
+    driver.admit("run", "acme")
+    for i in range(3):
+        driver.admit(f"acme{i}", "acme")
+        driver.admit(f"new{i}", "globex")
+    order = order_of_grants(driver, 6)
+    assert order[0] == "new0"
+    assert sorted(order[:4]) == ["acme0", "acme1", "new0", "new1"]
+
+
+@pytest.mark.parametrize(("app", "cost"), [("code", 1000.0), ("chat", 100.0)])
+def test_users_pay_relative_to_a_typical_request_of_the_app(
+    make: Make, app: str, cost: float
+) -> None:
+    driver = make(engines=(EngineReport("small", "e0", True, 8),))
+    for i in range(30):
+        driver.admit(f"r{i}", app=app, cost=cost)
+        driver.settle(f"r{i}", cost, learn=True)
+    before = float(driver.record("user", "acme:u")["s"])
+    driver.admit("typical", app=app, cost=cost)
+    driver.admit("double", app=app, cost=2 * cost)
+    after = float(driver.record("user", "acme:u")["s"])
+    assert after - before == pytest.approx(3.0, rel=0.01)
+
+
+def test_the_estimate_is_charged_at_admission_and_corrected_at_settlement(make: Make) -> None:
+    driver = make()
+    driver.admit("r1", cost=100.0)
+    assert driver.counter("acme") == pytest.approx(100.0)
+    driver.settle("r1", 30.0)
+    assert driver.counter("acme") == pytest.approx(30.0)
+
+
+def test_settling_twice_changes_nothing(make: Make) -> None:
+    driver = make(engines=ONE)
+    driver.admit("r1")
+    driver.admit("r2")
+    driver.admit("r3")
+    driver.settle("r1", 10.0)
+    counter = driver.counter("acme")
+    driver.settle("r1", 10.0)
+    assert driver.counter("acme") == counter
+    assert driver.running() == ["r2"]
+
+
+def test_admitting_twice_is_one_request(make: Make) -> None:
+    driver = make()
+    driver.admit("r1")
+    again = driver.admit("r1")
+    assert granted(again)
+    assert driver.record("engine", "small:e0")["seqs"] == "1"
+    assert driver.counter("acme") == pytest.approx(100.0)
+
+
+def test_a_cancelled_request_leaves_no_trace(make: Make) -> None:
+    driver = make(engines=ONE)
+    driver.admit("r1")
+    driver.cancel("r1")
+    driver.admit("run", "globex")
+    driver.admit("r2", interaction="i1")
+    driver.cancel("r2")
+    account = driver.record("tenant", "acme")
+    assert float(account["s"]) == pytest.approx(200.0)  # lifted to globex, not charged
+    assert [account[f] for f in ("waiting", "flight", "rc", "tc", "du")] == ["0"] * 5
+    assert driver.record("interaction", "acme:i1") == {}
+
+
+def test_the_line_moves_when_a_head_that_did_not_fit_leaves(make: Make) -> None:
+    driver = make(engines=(EngineReport("small", "e0", True, 8, kv_cache_tokens=100),))
+    driver.admit("run", kv_tokens=60)
+    driver.admit("big", "globex", kv_tokens=90)
+    assert queued(driver.admit("little", "initech", kv_tokens=30, cost=1.0))
+    driver.cancel("big")
+    assert driver.running() == ["run", "little"]
+
+
+def test_backfill_lets_small_requests_pass_within_its_bound(make: Make) -> None:
+    engine = EngineReport("small", "e0", True, 8, kv_cache_tokens=100)
+    driver = make(engines=(engine,), policy=Policy(backfill=15.0))
+    driver.admit("run", kv_tokens=60)
+    driver.admit("big", "globex", kv_tokens=90)
+    assert granted(driver.admit("small1", "initech", kv_tokens=10, cost=10.0))
+    assert queued(driver.admit("small2", "umbrella", kv_tokens=10, cost=10.0))
+
+
+def test_kv_tokens_bound_what_runs_at_once(make: Make) -> None:
+    driver = make(engines=(EngineReport("small", "e0", True, 8, kv_cache_tokens=100),))
+    assert granted(driver.admit("r1", kv_tokens=60))
+    assert queued(driver.admit("r2", kv_tokens=60))
+
+
+def test_a_request_larger_than_the_cache_waits_for_an_empty_engine(make: Make) -> None:
+    driver = make(engines=(EngineReport("small", "e0", True, 8, kv_cache_tokens=100),))
+    driver.admit("r1", kv_tokens=10)
+    assert queued(driver.admit("huge", kv_tokens=10_000))
+    driver.settle("r1")
+    assert driver.running() == ["huge"]
+
+
+def test_the_engine_with_most_room_is_taken_and_the_avoided_one_last(make: Make) -> None:
+    driver = make(
+        engines=(EngineReport("small", "a", True, 4), EngineReport("small", "b", True, 2))
+    )
+    engines = []
+    for i in range(2):
+        reply = driver.admit(f"r{i}", avoid="a" if i else "")
+        assert isinstance(reply, Admitted)
+        engines.append(reply.engine)
+    assert engines == ["a", "b"]
+
+
+def test_the_first_preferred_lane_with_room_is_taken(make: Make) -> None:
+    engines = (EngineReport("small", "e", True, 1), EngineReport("large", "e", True, 1))
+    driver = make(lanes=("small", "large"), engines=engines)
+    both = (("small", 1.0), ("large", 4.0))
+    lanes = []
+    for i in range(3):
+        reply = driver.admit(f"r{i}", lanes=both)
+        assert isinstance(reply, Admitted)
+        lanes.append((reply.lane, bool(reply.engine)))
+    assert lanes == [("small", True), ("large", True), ("small", False)]
+    assert driver.counter("acme") == pytest.approx(100 + 400)
+
+
+# Throttling
+
+
+def test_rate_limits_do_not_bite_while_there_is_room(make: Make) -> None:
+    driver = make(engines=(EngineReport("small", "e0", True, 100),))
+    for i in range(50):
+        assert granted(driver.admit(f"r{i}", tenant_limits=limits(rpm=5, tpm=100)))
+
+
+@pytest.mark.parametrize(
+    ("kw", "limit"),
+    [
+        ({"tenant_limits": limits(rpm=2)}, "tenant.rpm"),
+        ({"tenant_limits": limits(tpm=130)}, "tenant.tpm"),
+        ({"user_limits": limits(rpm=2)}, "user.rpm"),
+        ({"user_limits": limits(tpm=130)}, "user.tpm"),
+        ({"app_limits": rates(rpm=2)}, "app.rpm"),
+        ({"app_limits": rates(tpm=130)}, "app.tpm"),
+    ],
+)
+def test_rate_limits_bite_under_overload(make: Make, kw: dict[str, Any], limit: str) -> None:
+    driver = make(engines=ONE)
+    assert granted(driver.admit("r1", **kw))
+    assert queued(driver.admit("r2", **kw))
+    reply = driver.admit("r3", **kw)
+    assert isinstance(reply, Denied)
+    assert reply.limit == limit
+    assert 0 < reply.retry_after_s <= 120
+    driver.now += reply.retry_after_s + 0.001
+    driver.beat()
+    assert queued(driver.admit("r3", **kw))
+
+
+def test_always_throttles_without_overload_and_never_never_does(make: Make) -> None:
+    always = make(policy=Policy(preset="rpm"), engines=(EngineReport("small", "e0", True, 9),))
+    assert granted(always.admit("r1", tenant_limits=limits(rpm=1)))
+    assert isinstance(always.admit("r2", tenant_limits=limits(rpm=1)), Denied)
+    never = make(policy=Policy(throttle="never"), engines=ONE)
+    never.admit("r1", tenant_limits=limits(rpm=1))
+    assert queued(never.admit("r2", tenant_limits=limits(rpm=1)))
+
+
+def test_a_running_interaction_is_never_throttled_and_a_refused_one_is_refused_whole(
+    make: Make,
+) -> None:
+    driver = make(engines=ONE)
+    two = limits(rpm=2)
+    driver.admit("r1", tenant_limits=two, interaction="agent")
+    driver.admit("r2", tenant_limits=two)
+    assert queued(driver.admit("r3", tenant_limits=two, interaction="agent"))
+    first = driver.admit("r4", tenant_limits=two, interaction="other")
+    assert isinstance(first, Denied)
+    counted = driver.record("tenant", "acme")
+    later = driver.admit("r5", tenant_limits=two, interaction="other")
+    assert isinstance(later, Denied)
+    assert later.limit == "interaction"
+    assert driver.record("tenant", "acme") == counted, "a refusal costs nothing"
+
+
+def test_the_privilege_of_an_interaction_is_bounded(make: Make) -> None:
+    policy = Policy(interactions=Interactions(max_calls=2, max_tokens=1000, idle_s=10))
+    driver = make(engines=ONE, policy=policy)
+    one = limits(rpm=1)
+    driver.admit("r1", tenant_limits=one, interaction="agent")
+    assert queued(driver.admit("r2", tenant_limits=one, interaction="agent"))
+    third = driver.admit("r3", tenant_limits=one, interaction="agent")
+    assert isinstance(third, Denied)
+    driver.admit("r4", "globex", tenant_limits=one, interaction="big")
+    driver.settle("r1")
+    driver.settle("r2")
+    driver.settle("r4", tokens=2000)
+    driver.admit("run", "initech")
+    assert isinstance(driver.admit("r5", "globex", tenant_limits=one, interaction="big"), Denied)
+
+
+def test_another_tenants_interaction_gives_no_privilege(make: Make) -> None:
+    driver = make(engines=ONE)
+    driver.admit("r1", "acme", interaction="agent")
+    driver.admit("r2", "globex", tenant_limits=limits(rpm=1))
+    reply = driver.admit("r3", "globex", tenant_limits=limits(rpm=1), interaction="agent")
+    assert isinstance(reply, Denied)
+
+
+def test_a_continuation_goes_before_first_calls_of_its_user(make: Make) -> None:
+    driver = make(engines=ONE)
+    driver.admit("run", interaction="agent")
+    driver.admit("first")
+    driver.admit("next", interaction="agent")
+    assert order_of_grants(driver, 2) == ["next", "first"]
+
+
+def test_a_continuation_has_a_bounded_head_start_over_other_users(make: Make) -> None:
+    """One typical request: it passes a user who is level, not one who is two requests behind."""
+    driver = make(engines=ONE)
+    for i in range(3):
+        driver.admit(f"past{i}", user="agent", interaction="run")
+        driver.settle(f"past{i}")
+    driver.admit("occupied", user="agent", interaction="run")
+    driver.admit("calm1", user="calm")
+    driver.admit("calm2", user="calm")
+    driver.admit("calm3", user="calm")
+    driver.admit("cont", user="agent", interaction="run")
+    assert order_of_grants(driver, 4).index("cont") in (0, 1)
+
+
+# Hard quotas and full lines
+
+
+def test_daily_tokens_bite_always_and_come_back_with_the_day(make: Make) -> None:
+    driver = make(engines=(EngineReport("small", "e0", True, 9),))
+    daily = limits(daily_tokens=100)
+    assert granted(driver.admit("r1", tenant_limits=daily, tokens=60))
+    refused = driver.admit("r2", tenant_limits=daily, tokens=60)
+    assert isinstance(refused, Denied)
+    assert refused.limit == "tenant.daily_tokens"
+    driver.settle("r1", tokens=30)
+    assert granted(driver.admit("r3", tenant_limits=daily, tokens=60))
+    driver.now += refused.retry_after_s
+    driver.beat()
+    assert granted(driver.admit("r4", tenant_limits=daily, tokens=60))
+
+
+def test_concurrency_counts_waiting_requests_and_is_freed(make: Make) -> None:
+    driver = make(engines=ONE)
+    two = limits(concurrency=2)
+    driver.admit("r1", tenant_limits=two)
+    driver.admit("r2", tenant_limits=two)
+    refused = driver.admit("r3", tenant_limits=two)
+    assert isinstance(refused, Denied)
+    assert refused.limit == "tenant.concurrency"
+    driver.settle("r1")
+    assert queued(driver.admit("r3", tenant_limits=two))
+
+
+def test_a_full_line_refuses_the_flood_but_not_a_tenant_below_its_part(make: Make) -> None:
+    driver = make(engines=ONE, queue=Queue(max_waiting=4, max_waiting_per_tenant=100))
+    driver.admit("run")
+    for i in range(4):
+        assert queued(driver.admit(f"flood{i}"))
+    refused = driver.admit("flood4")
+    assert isinstance(refused, Denied)
+    assert refused.limit == "queue"
+    assert queued(driver.admit("calm", "globex"))
+
+
+def test_a_tenant_has_its_own_bound_of_waiting_requests(make: Make) -> None:
+    driver = make(engines=ONE, queue=Queue(max_waiting=100, max_waiting_per_tenant=1))
+    driver.admit("run")
+    driver.admit("r1")
+    assert isinstance(driver.admit("r2"), Denied)
+    assert queued(driver.admit("r3", "globex"))
+
+
+# Gateways and engines
+
+
+def test_an_unknown_gateway_must_renew_first(make: Make) -> None:
+    driver = make(gateways=("g0", "g1"))
+    driver.now += LEASE_S + 1
+    assert isinstance(driver.admit("r1"), Unknown)
+    driver.beat()
+    assert granted(driver.admit("r1"))
+
+
+def test_a_dead_gateways_capacity_goes_to_those_who_wait(make: Make) -> None:
+    driver = make(engines=ONE, gateways=("g0", "g1"))
+    driver.admit("dead", gateway="g1")
+    driver.admit("dead-waiting", gateway="g1")
+    driver.now += LEASE_S - 0.5
+    driver.beat("g0")
+    assert queued(driver.admit("alive", "globex"))
+    driver.now += 1.0
+    driver.beat("g0")
+    assert driver.running() == ["alive"]
+    assert driver.record("request", "dead-waiting") == {}
+
+
+def test_a_late_settlement_of_a_swept_lease_corrects_the_charge_only(make: Make) -> None:
+    driver = make(engines=ONE, gateways=("g0", "g1"))
+    driver.admit("late", gateway="g1", cost=100.0)
+    driver.now += LEASE_S + 1
+    driver.beat("g0")
+    driver.admit("next", "globex")
+    assert driver.counter("acme") == pytest.approx(100.0)
+    driver.settle("late", 40.0, gateway="g1")
+    assert driver.counter("acme") == pytest.approx(40.0)
+    assert driver.record("engine", "small:e0")["seqs"] == "1"
+    assert driver.record("tenant", "acme")["flight"] == "0"
+
+
+def test_a_leaving_gateway_gives_everything_up_at_once(make: Make) -> None:
+    driver = make(engines=ONE, gateways=("g0", "g1"))
+    driver.admit("leaving", gateway="g1")
+    driver.admit("staying", "globex")
+    driver.beat("g1", leave=True)
+    assert driver.running() == ["staying"]
+
+
+def test_no_engine_up_is_said_at_once_and_recovery_moves_the_line(make: Make) -> None:
+    driver = make(engines=ONE)
+    driver.admit("r1")
+    driver.admit("r2")
+    driver.engines = [EngineReport("small", "e0", False, 1)]
+    driver.beat()
+    assert isinstance(driver.admit("r3"), Down)
+    driver.settle("r1")
+    assert driver.running() == []
+    driver.engines = list(ONE)
+    driver.beat()
+    assert driver.running() == ["r2"]
+
+
+def test_an_engine_that_nobody_reports_any_more_takes_no_requests(make: Make) -> None:
+    driver = make(engines=ONE)
+    driver.engines = []
+    for _ in range(3):
+        driver.now += LEASE_S - 1
+        driver.beat()
+    assert isinstance(driver.admit("r1"), Down)
+
+
+def test_the_limit_falls_under_pressure_and_climbs_back(make: Make) -> None:
+    driver = make(engines=(EngineReport("small", "e0", True, 10),))
+
+    def report(pressure: float) -> int:
+        driver.now += 1
+        driver.engines = [EngineReport("small", "e0", True, 10, pressure=pressure)]
+        return driver.beat().statistics.lanes["small"].limit
+
+    assert [report(2.0) for _ in range(3)] == [9, 8, 7]
+    assert report(0.9) == 7, "between the thresholds it rests"
+    assert report(0.1) == 7, "it does not bind, so there is nothing to learn"
+    for i in range(7):
+        driver.admit(f"r{i}")
+    assert report(0.1) == 8
+    assert report(-1.0) == 8, "unknown changes nothing"
+
+
+def test_counters_are_rebased_long_before_they_lose_precision(make: Make) -> None:
+    driver = make(engines=ONE)
+    driver.client.hset("fg:{test}:settings", "max_score", 1000)
+    driver.admit("big", cost=5000.0)
+    driver.admit("a1", "acme", cost=10.0)
+    driver.admit("b1", "globex", cost=10.0)
+    driver.settle("big", 5000.0)
+    driver.client.hset("fg:{test}:settings", "max_score", 1000)
+    assert driver.counter("acme") < 1000
+    driver.settle(driver.running()[0], 10.0)
+    driver.settle(driver.running()[0], 10.0)
+    assert sorted(driver.granted) == ["a1", "b1", "big"]
+    assert abs(driver.counter("acme") - driver.counter("globex")) <= 5000
+
+
+def test_the_view_tells_the_tightest_limit(make: Make) -> None:
+    driver = make()
+    reply = driver.admit(
+        "r1", tenant_limits=limits(rpm=10, tpm=1000), user_limits=limits(rpm=3), tokens=60
+    )
+    assert isinstance(reply, Admitted)
+    view = reply.remaining
+    assert (view.limit_requests, view.remaining_requests) == (3, 2)
+    assert (view.limit_tokens, view.remaining_tokens) == (1000, 940)
+    assert 0 < view.reset_requests_s <= 120

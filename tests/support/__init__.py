@@ -1,0 +1,1 @@
+"""What tests share: drivers and helpers, no tests."""

@@ -1,0 +1,140 @@
+"""Drives the shipped scripts on a real server, one call at a time, under a clock of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import redis
+
+from fairgate.admission.ledger import (
+    Admitted,
+    Denied,
+    Down,
+    GrantNote,
+    Ledger,
+    Renewed,
+    Unknown,
+    parse_notes,
+    settings_of,
+)
+from fairgate.admission.link import Link
+from fairgate.admission.model import Ask, EngineReport, Served
+from fairgate.config import Limits, Policy, Queue, RateLimits
+from fairgate.policy import resolve_policy
+
+POOL = "test"
+PREFIX = f"fg:{{{POOL}}}:"
+LEASE_S = 5.0
+
+
+class LedgerDriver:
+    """A synchronous front of :class:`Ledger` for several gateways; collects every grant it is told of."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        policy: Policy | None = None,
+        gateways: tuple[str, ...] = ("g0",),
+        lanes: tuple[str, ...] = ("small",),
+        engines: tuple[EngineReport, ...] = (EngineReport("small", "e0", True, 2),),
+        queue: Queue | None = None,
+    ) -> None:
+        self.now = 1_700_000_000.0
+        self.loop = asyncio.new_event_loop()
+        self.client = redis.Redis.from_url(url, decode_responses=True)
+        self.client.flushall()
+        self.link = Link(url)
+        self.ledgers = {g: Ledger(self.link, POOL, g, clock=lambda: self.now) for g in gateways}
+        self.policy = policy or Policy()
+        self.queues = {lane: queue or Queue() for lane in lanes}
+        self.engines = list(engines)
+        self.granted: dict[str, list[GrantNote]] = {}
+        self.subscriber = self.client.pubsub(ignore_subscribe_messages=True)
+        self.subscriber.subscribe(*(ledger.channel for ledger in self.ledgers.values()))
+        self.subscriber.get_message(timeout=1)
+        for gateway in gateways:
+            self.beat(gateway)
+
+    def close(self) -> None:
+        self.loop.run_until_complete(self.link.close())
+        self.loop.close()
+        self.subscriber.close()
+        self.client.close()
+
+    def _run(self, work: Callable[[], Any]) -> Any:
+        async def call() -> Any:
+            return await work()
+
+        return self.loop.run_until_complete(call())
+
+    def _note(self, *notes: GrantNote) -> None:
+        for note in notes:
+            self.granted.setdefault(note.id, []).append(note)
+
+    def hear(self) -> None:
+        """Take in what was published; a round trip on the same client orders it behind the script."""
+        self.client.ping()
+        while (message := self.subscriber.get_message(timeout=0.0)) is not None:
+            self._note(*parse_notes(message["data"]))
+
+    def beat(self, gateway: str = "g0", *, leave: bool = False) -> Renewed:
+        reply: Renewed = self._run(
+            lambda: self.ledgers[gateway].renew(
+                lease_s=LEASE_S,
+                settings=settings_of(resolve_policy(self.policy), self.queues),
+                queues=self.queues,
+                engines=self.engines,
+                since_ms="+inf",
+                leave=leave,
+            )
+        )
+        self._note(*reply.grants)
+        self.hear()
+        return reply
+
+    def admit(
+        self, request_id: str, tenant: str = "acme", gateway: str = "g0", **wishes: Any
+    ) -> Admitted | Denied | Down | Unknown:
+        defaults: dict[str, Any] = {
+            "user": "u", "app": "chat", "lanes": (("small", 1.0),), "cost": 100.0,
+            "tokens": 60, "kv_tokens": 60,
+        }  # fmt: skip
+        ask = Ask(id=request_id, tenant=tenant, **(defaults | wishes))
+        reply: Admitted | Denied | Down | Unknown = self._run(
+            lambda: self.ledgers[gateway].admit(ask)
+        )
+        if isinstance(reply, Admitted) and reply.engine:
+            self._note(GrantNote(request_id, reply.lane, reply.engine, reply.priority))
+        self.hear()
+        return reply
+
+    def settle(self, request_id: str, cost: float = 100.0, gateway: str = "g0", **kw: Any) -> None:
+        served = Served(**({"cost": cost, "tokens": 60, "void": False} | kw))
+        self._note(*self._run(lambda: self.ledgers[gateway].settle(request_id, served)))
+        self.hear()
+
+    def cancel(self, request_id: str, gateway: str = "g0") -> None:
+        self._note(*self._run(lambda: self.ledgers[gateway].cancel(request_id)))
+        self.hear()
+
+    def record(self, kind: str, name: str) -> dict[str, str]:
+        """One hash of the ledger, such as ``tenant`` / ``acme``."""
+        return self.client.hgetall(f"{PREFIX}{kind}:{name}")
+
+    def counter(self, tenant: str) -> float:
+        return float(self.record("tenant", tenant).get("s", 0))
+
+    def running(self) -> list[str]:
+        """Ids of granted requests in the order in which they were granted."""
+        return [i for i in self.granted if self.record("request", i).get("state") == "granted"]
+
+
+def limits(**kw: int) -> Limits:
+    return Limits(**kw)
+
+
+def rates(**kw: int) -> RateLimits:
+    return RateLimits(**kw)
