@@ -21,7 +21,7 @@ class Base(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_d
     """Every section of the file: immutable, no unknown fields."""
 
 
-class Limits(Base):
+class Limits(Base, frozen=True):
     """Rate limits and quotas of one tenant, user or app. ``None``: not limited.
 
     ``rpm`` and ``tpm`` (requests and tokens per sliding minute) bite only under overload unless the
@@ -35,14 +35,14 @@ class Limits(Base):
     daily_tokens: Count | None = None
 
 
-class RateLimits(Base):
+class RateLimits(Base, frozen=True):
     """Limits of an app, over all tenants: rates only."""
 
     rpm: Count | None = None
     tpm: Count | None = None
 
 
-class Key(Base):
+class Key(Base, frozen=True):
     """One API key of a tenant, kept only as the SHA-256 of its text, in lower-case hex."""
 
     sha256: Sha256
@@ -53,7 +53,7 @@ class Key(Base):
     """Apps the key may name; ``None``: those of its tenant. The first one is the default."""
 
 
-class Tenant(Base):
+class Tenant(Base, frozen=True):
     """Who pays. A larger ``weight`` means more service."""
 
     keys: tuple[Key, ...] = ()
@@ -66,7 +66,7 @@ class Tenant(Base):
     user_weights: dict[str, Positive] = {}
 
 
-class App(Base):
+class App(Base, frozen=True):
     """A kind of application with its own token profile."""
 
     limits: RateLimits = RateLimits()
@@ -74,7 +74,7 @@ class App(Base):
     """Used until the app's own quantile is learned."""
 
 
-class Interactions(Base):
+class Interactions(Base, frozen=True):
     """Bounds of the privilege that a running interaction has."""
 
     idle_s: Positive = 300.0
@@ -89,7 +89,7 @@ Levels = Literal["tenant+user", "tenant", "user"]
 Preset = Literal["fcfs", "rpm", "vtc", "overload-only", "fairserve"]
 
 
-class Policy(Base):
+class Policy(Base, frozen=True):
     """How the next request is chosen and who is throttled. Unset fields come from ``preset``."""
 
     preset: Preset = "fairserve"
@@ -111,7 +111,7 @@ class Policy(Base):
     interactions: Interactions = Interactions()
 
 
-class Queue(Base):
+class Queue(Base, frozen=True):
     """The waiting line of a lane."""
 
     max_waiting: Annotated[int, Meta(ge=0)] = 10_000
@@ -120,7 +120,7 @@ class Queue(Base):
     """A request that waited so long is answered 429."""
 
 
-class HttpEngine(Base, tag="http"):
+class HttpEngine(Base, frozen=True, tag="http"):
     """Any OpenAI-compatible server that somebody else runs."""
 
     url: str
@@ -134,7 +134,7 @@ class HttpEngine(Base, tag="http"):
     """It runs with ``--scheduling-policy priority``: send a priority from the ledger."""
 
 
-class VllmEngine(Base, tag="vllm"):
+class VllmEngine(Base, frozen=True, tag="vllm"):
     """A vLLM server that fairgate starts, supervises and stops."""
 
     model: str
@@ -152,7 +152,7 @@ class VllmEngine(Base, tag="vllm"):
     start_timeout_s: Positive = 600.0
 
 
-class SimulatedEngine(Base, tag="simulated"):
+class SimulatedEngine(Base, frozen=True, tag="simulated"):
     """The simulated engine, as a process on the loopback interface: for tests, laptops, scale."""
 
     name: Name | None = None
@@ -169,7 +169,7 @@ class SimulatedEngine(Base, tag="simulated"):
 Engine = HttpEngine | VllmEngine | SimulatedEngine
 
 
-class Lane(Base):
+class Lane(Base, frozen=True):
     """A group of interchangeable engines: one model, one waiting line, one capacity."""
 
     engines: tuple[Engine, ...]
@@ -186,14 +186,14 @@ class Lane(Base):
     queue: Queue = Queue()
 
 
-class Pool(Base):
+class Pool(Base, frozen=True):
     """Lanes that share one fairness ledger."""
 
     lanes: dict[Name, Lane]
     policy: Policy | Preset = Policy()
 
 
-class Store(Base):
+class Store(Base, frozen=True):
     """Where the ledger lives."""
 
     url: str = "embedded"
@@ -204,7 +204,7 @@ class Store(Base):
     """A gateway renews its leases this often; it counts as dead after five missed beats."""
 
 
-class Timeouts(Base):
+class Timeouts(Base, frozen=True):
     """Limits on waiting for engines and clients."""
 
     connect_s: Positive = 5.0
@@ -216,7 +216,7 @@ class Timeouts(Base):
     drain_s: Positive = 30.0
 
 
-class Server(Base):
+class Server(Base, frozen=True):
     """The gateway's own socket."""
 
     host: str = "127.0.0.1"
@@ -225,7 +225,7 @@ class Server(Base):
     access_log: bool = True
 
 
-class Config(Base):
+class Config(Base, frozen=True):
     """The whole file."""
 
     pools: dict[Name, Pool]
@@ -235,6 +235,6 @@ class Config(Base):
     server: Server = Server()
     timeouts: Timeouts = Timeouts()
     anonymous: Name | None = None
-    """Tenant of requests without a key; ``None``: they are answered 401."""
+    """Tenant of requests without a known key; ``None``: they are answered 401."""
     max_choices: Count = 128
     """Largest ``n`` (and ``best_of``) that a request may ask for."""

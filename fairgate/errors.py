@@ -21,7 +21,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fairgate.admission.model import Remaining
+    from fairgate.headers import LimitView
 
 
 class FairgateError(Exception):
@@ -70,7 +70,7 @@ class Refusal(FairgateError):
         self.code = code or type(self).code
         self.param = param
         self.retry_after = retry_after
-        self.remaining: Remaining | None = None
+        self.limits: LimitView | None = None
         """What is left of the caller's limits, for the headers."""
 
 
@@ -105,6 +105,14 @@ class NotFound(Refusal):
     code = "not_found"
 
 
+class MethodNotAllowed(Refusal):
+    """The route exists, for other methods."""
+
+    status = 405
+    type = "invalid_request_error"
+    code = "method_not_allowed"
+
+
 class BodyTooLarge(Refusal):
     """The body exceeds ``server.max_body_bytes``."""
 
@@ -131,6 +139,22 @@ class QueueTimeout(Refusal):
     status = 429
     type = "rate_limit_error"
     code = "queue_timeout"
+
+
+class BadGateway(Refusal):
+    """The engine could not be reached, or broke off."""
+
+    status = 502
+    type = "server_error"
+    code = "engine_failed"
+
+
+class GatewayTimeout(Refusal):
+    """The engine sent nothing in time."""
+
+    status = 504
+    type = "server_error"
+    code = "engine_timeout"
 
 
 class Unavailable(Refusal):

@@ -7,18 +7,18 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fairgate.accounting import BYTES_PER_TOKEN, AppProfile
 from fairgate.admission.link import Argument, Link
 from fairgate.admission.model import (
-    AppProfile,
     Ask,
     EngineReport,
     LaneStatistics,
     PoolStatistics,
-    Remaining,
     Served,
 )
 from fairgate.admission.scripts import load_script
 from fairgate.config import Limits, Queue, RateLimits
+from fairgate.headers import LimitView
 from fairgate.policy import ResolvedPolicy
 
 MAX_SCORE = 2.0**30
@@ -45,7 +45,7 @@ class Admitted:
     engine: str = ""
     priority: int = 0
     position: int = 0
-    remaining: Remaining = Remaining()
+    limits: LimitView | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Denied:
 
     limit: str
     retry_after_s: float
-    remaining: Remaining = Remaining()
+    limits: LimitView | None = None
 
 
 class Unknown:
@@ -220,24 +220,33 @@ def _report(engine: EngineReport) -> dict[str, Any]:
 def _admitted(reply: list[bytes]) -> Admitted | Denied | Unknown | Down:
     match reply[0]:
         case b"granted":
-            remaining = _remaining(reply[4:])
-            return Admitted(reply[1].decode(), reply[2].decode(), int(reply[3]), 0, remaining)
+            limits = _view(reply[4:])
+            return Admitted(reply[1].decode(), reply[2].decode(), int(reply[3]), 0, limits)
         case b"queued":
             lane, position = reply[1].decode(), int(reply[2])
-            return Admitted(lane, position=position, remaining=_remaining(reply[3:]))
+            return Admitted(lane, position=position, limits=_view(reply[3:]))
         case b"throttled":
-            return Denied(reply[1].decode(), int(reply[2]) / 1000, _remaining(reply[3:]))
+            return Denied(reply[1].decode(), int(reply[2]) / 1000, _view(reply[3:]))
         case b"down":
             return Down()
         case _:
             return Unknown()
 
 
-def _remaining(view: Sequence[bytes]) -> Remaining:
-    if len(view) < _VIEW:
-        return Remaining()
-    requests, left, reset, tokens, tokens_left, tokens_reset = map(int, view)
-    return Remaining(requests, left, reset / 1000, tokens, tokens_left, tokens_reset / 1000)
+def _view(numbers: Sequence[bytes]) -> LimitView | None:
+    if len(numbers) < _VIEW:
+        return None
+    requests, left, reset, tokens, tokens_left, tokens_reset = map(int, numbers)
+    if requests < 0 and tokens < 0:
+        return None
+    return LimitView(
+        limit_requests=requests if requests >= 0 else None,
+        remaining_requests=left,
+        reset_requests_s=reset / 1000,
+        limit_tokens=tokens if tokens >= 0 else None,
+        remaining_tokens=tokens_left,
+        reset_tokens_s=tokens_reset / 1000,
+    )
 
 
 def _note(line: bytes | str) -> GrantNote:
@@ -263,7 +272,13 @@ def _renewed(reply: dict[str, Any]) -> Renewed:
         for name, lane in dict(reply["lanes"]).items()
     }
     apps = {
-        app: AppProfile(int(float(samples)), float(cost), float(output), float(ratio))
+        app: AppProfile(
+            app=app,
+            samples=int(float(samples)),
+            mean_cost=float(cost),
+            output_quantile=float(output),
+            bytes_per_token=float(ratio) or BYTES_PER_TOKEN,
+        )
         for app, samples, cost, output, ratio in list(reply["apps"])
     }
     return Renewed(

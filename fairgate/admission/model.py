@@ -4,19 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from fairgate.accounting import AppProfile
 from fairgate.config import Limits, RateLimits
-
-
-@dataclass(frozen=True, slots=True)
-class Remaining:
-    """What is left of the tightest rate limits; ``limit`` below 0 means that there is none."""
-
-    limit_requests: int = -1
-    remaining_requests: int = -1
-    reset_requests_s: float = 0.0
-    limit_tokens: int = -1
-    remaining_tokens: int = -1
-    reset_tokens_s: float = 0.0
+from fairgate.headers import LimitView
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +48,8 @@ class Grant:
     engine: str
     priority: int
     queue_s: float
-    remaining: Remaining = Remaining()
+    limits: LimitView | None = None
+    """What is left of the tightest rate limits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,18 +93,6 @@ class LaneStatistics:
     running: int = 0
     free: int = 0
     waiting: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class AppProfile:
-    """What the pool has learned of an app from its settled requests."""
-
-    samples: int
-    mean_cost: float
-    output_tokens: float
-    """The policy's quantile of output lengths."""
-    bytes_per_token: float
-    """0: not known yet."""
 
 
 @dataclass(frozen=True, slots=True)

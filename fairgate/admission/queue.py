@@ -144,7 +144,7 @@ class Admission:
             del self._waiting[ask.id]
         self._running.add(ask.id)
         queue_s = 0.0 if reply.engine else loop.time() - began
-        return Grant(note.id, note.lane, note.engine, note.priority, queue_s, reply.remaining)
+        return Grant(note.id, note.lane, note.engine, note.priority, queue_s, reply.limits)
 
     async def _admit(self, ask: Ask) -> Admitted | Denied | Down:
         for _ in range(_RENEWALS):
@@ -303,5 +303,5 @@ def _refusal(reply: Denied | Down) -> Throttled | NoEngine:
         retry_after=reply.retry_after_s,
         code="insufficient_quota" if reply.limit.endswith("daily_tokens") else None,
     )
-    error.remaining = reply.remaining
+    error.limits = reply.limits
     return error

@@ -60,4 +60,4 @@ class Engine(Protocol):
         """Ask it how it is. Never raises for an engine that is down; bounded by a few seconds."""
 
     async def stop(self) -> None:
-        """End what :meth:`start` started: SIGTERM, then SIGKILL after a grace period. Idempotent."""
+        """End what :meth:`start` started: SIGTERM, after a grace period SIGKILL. Idempotent."""

@@ -490,7 +490,8 @@ def test_the_view_tells_the_tightest_limit(make: Make) -> None:
         "r1", tenant_limits=limits(rpm=10, tpm=1000), user_limits=limits(rpm=3), tokens=60
     )
     assert isinstance(reply, Admitted)
-    view = reply.remaining
+    view = reply.limits
+    assert view is not None
     assert (view.limit_requests, view.remaining_requests) == (3, 2)
     assert (view.limit_tokens, view.remaining_tokens) == (1000, 940)
     assert 0 < view.reset_requests_s <= 120

@@ -1,0 +1,1 @@
+"""The sub-commands of ``fairgate``, one module each."""

@@ -1,0 +1,223 @@
+"""Checks a configuration across its fields: what the type of each single one cannot say."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator
+from urllib.parse import SplitResult, urlsplit
+
+from msgspec import Struct
+
+from fairgate.config import Config, Engine, HttpEngine, Key, Lane, Pool, Tenant
+from fairgate.configshape import did_you_mean, join
+from fairgate.policy import resolve_policy
+
+AUTO_MODEL = "auto"
+"""The ``model`` by which a client leaves the choice of the lane to fairgate."""
+
+_WEEK_S = 7 * 86_400
+# Weights multiply token counts into service; within these bounds sums stay exact in doubles.
+_FACTORS = frozenset(
+    {"weight", "user_weights", "price", "input_weight", "system_weight", "output_weight"}
+)
+_SMALLEST_FACTOR, _LARGEST_FACTOR = 1e-6, 1e6
+
+
+def problems(config: Config) -> list[str]:
+    """Everything that is wrong with ``config`` as a whole, in the order of the file."""
+    return [
+        *_pools(config),
+        *_model_names(config),
+        *_ports(config),
+        *_tenants(config),
+        *_keys_used_twice(config),
+        *_store(config),
+        *_quantities(config, "", ""),
+    ]
+
+
+def _pools(config: Config) -> Iterator[str]:
+    if not config.pools:
+        yield "pools: expected at least one pool, got none"
+    for name, pool in config.pools.items():
+        path = f"pools.{name}"
+        if not pool.lanes:
+            yield f"{path}.lanes: expected at least one lane, got none"
+        yield from _policy(pool, path)
+        for lane_name, lane in pool.lanes.items():
+            yield from _engines(lane, f"{path}.lanes.{lane_name}.engines")
+
+
+def _policy(pool: Pool, path: str) -> Iterator[str]:
+    policy = resolve_policy(pool.policy)
+    if not policy.input_weight and not policy.output_weight:
+        yield (
+            f"{path}.policy: expected input_weight or output_weight > 0, got 0 for both: "
+            "requests would cost nothing"
+        )
+
+
+def _engines(lane: Lane, path: str) -> Iterator[str]:
+    if not lane.engines:
+        yield f"{path}: expected at least one engine, got none"
+    for name, count in Counter(e.name for e in lane.engines if e.name).items():
+        if count > 1:
+            yield f"{path}: {count} engines are named '{name}'; expected a name of its own for each"
+    seen: dict[str, int] = {}
+    for i, engine in enumerate(lane.engines):
+        if isinstance(engine, HttpEngine):
+            yield from _engine_url(engine.url, f"{path}[{i}].url")
+            first = seen.setdefault(engine.url.rstrip("/"), i)
+            if first != i:
+                yield f"{path}[{i}].url: the same as {path}[{first}].url"
+
+
+def _engine_url(url: str, path: str) -> Iterator[str]:
+    # Messages hold parts of the address at most: the whole may carry a password.
+    parts = _split(url)
+    if parts is None:
+        yield f"{path}: expected an http:// or https:// address, got a malformed one"
+        return
+    if parts.scheme not in ("http", "https"):
+        yield f"{path}: expected an http:// or https:// address, got scheme '{parts.scheme}'"
+    elif not parts.hostname:
+        yield f"{path}: expected a host after {parts.scheme}://, got none"
+    if "@" in parts.netloc:
+        yield f"{path}: expected no user or password in the address; use api_key"
+    if parts.query or parts.fragment or re.search(r"[\s?#]", url):
+        yield f"{path}: expected an address without blanks, query and fragment"
+
+
+def _split(url: str) -> SplitResult | None:
+    """The parts of ``url``; ``None`` when it is malformed, also in its port."""
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - parsed and checked only when it is asked for
+    except ValueError:
+        return None
+    return parts
+
+
+def _model_names(config: Config) -> Iterator[str]:
+    """A model name must lead to one lane."""
+    owners: dict[str, str] = {}
+    for pool_name, pool in config.pools.items():
+        for lane_name, lane in pool.lanes.items():
+            path = f"pools.{pool_name}.lanes.{lane_name}"
+            for name in dict.fromkeys((lane_name, lane.model or lane_name, *lane.aliases)):
+                owner = owners.setdefault(name, path)
+                if not name.strip():
+                    yield f"{path}: expected a model name, got an empty one"
+                elif name == AUTO_MODEL:
+                    yield f"{path}: '{AUTO_MODEL}' is not free: it means any lane"
+                elif owner != path:
+                    yield f"{path}: the model name '{name}' is already that of {owner}"
+
+
+def _ports(config: Config) -> Iterator[str]:
+    owners = {config.server.port: "server.port"} if config.server.port else {}
+    for path, engine in _all_engines(config):
+        if isinstance(engine, HttpEngine) or engine.port is None:
+            continue
+        if not 1 <= engine.port <= 65535:
+            yield f"{path}.port: expected a port from 1 to 65535, got {engine.port}"
+        owner = owners.setdefault(engine.port, f"{path}.port")
+        if owner != f"{path}.port":
+            yield f"{path}.port: {engine.port} is already {owner}"
+
+
+def _all_engines(config: Config) -> Iterator[tuple[str, Engine]]:
+    for pool_name, pool in config.pools.items():
+        for lane_name, lane in pool.lanes.items():
+            for i, engine in enumerate(lane.engines):
+                yield f"pools.{pool_name}.lanes.{lane_name}.engines[{i}]", engine
+
+
+def _tenants(config: Config) -> Iterator[str]:
+    if not config.apps:
+        yield "apps: expected at least one app, got none"
+    for name, tenant in config.tenants.items():
+        path = f"tenants.{name}"
+        yield from _known_apps(tenant.apps, config.apps, f"{path}.apps", "")
+        for i, key in enumerate(tenant.keys):
+            yield from _key(key, tenant, config, f"{path}.keys[{i}]")
+    if config.anonymous is not None and config.anonymous not in config.tenants:
+        guess = did_you_mean(config.anonymous, config.tenants)
+        yield f"anonymous: no tenant is named '{config.anonymous}'{guess}"
+
+
+def _key(key: Key, tenant: Tenant, config: Config, path: str) -> Iterator[str]:
+    if key.user is not None and not key.user.strip():
+        yield f"{path}.user: expected a user, got an empty string"
+    if key.apps is None:
+        return
+    if not key.apps:
+        yield f"{path}.apps: expected at least one app; leave it out to allow the tenant's"
+    tenant_only = " among those of its tenant" if tenant.apps else ""
+    yield from _known_apps(key.apps, tenant.apps or config.apps, f"{path}.apps", tenant_only)
+
+
+def _known_apps(
+    names: tuple[str, ...], known: Collection[str], path: str, where: str
+) -> Iterator[str]:
+    for i, name in enumerate(names):
+        if name not in known:
+            yield f"{path}[{i}]: no app is named '{name}'{where}{did_you_mean(name, known)}"
+
+
+def _keys_used_twice(config: Config) -> Iterator[str]:
+    owners: dict[str, str] = {}
+    for name, tenant in config.tenants.items():
+        for i, key in enumerate(tenant.keys):
+            path = f"tenants.{name}.keys[{i}]"
+            owner = owners.setdefault(key.sha256, path)
+            if owner != path:
+                yield f"{path}.sha256: the same key as {owner}; expected each key once"
+
+
+def _store(config: Config) -> Iterator[str]:
+    store = config.store
+    if store.url != "embedded":
+        yield from _store_url(store.url)
+    # A gateway that waits for one slow answer must not be taken for dead meanwhile.
+    if store.timeout_s >= 5 * store.heartbeat_s:
+        yield (
+            f"store.timeout_s: expected less than five heartbeats ({5 * store.heartbeat_s:g} s), "
+            f"got {store.timeout_s:g}"
+        )
+
+
+def _store_url(url: str) -> Iterator[str]:
+    expected = "expected 'embedded' or a redis://, rediss:// or unix:// address"
+    parts = _split(url)
+    if parts is None:
+        yield f"store.url: {expected}, got a malformed one"
+    elif parts.scheme not in ("redis", "rediss", "unix"):
+        yield f"store.url: {expected}, got scheme '{parts.scheme}'"
+    elif parts.scheme == "unix" and not parts.path:
+        yield "store.url: expected the path of a socket after unix://, got none"
+    elif parts.scheme != "unix" and not parts.hostname:
+        yield f"store.url: expected a host after {parts.scheme}://, got none"
+
+
+def _quantities(value: object, path: str, field: str) -> Iterator[str]:
+    """Numbers that fit their type but that nobody can mean."""
+    if isinstance(value, Struct):
+        for name in value.__struct_fields__:
+            yield from _quantities(getattr(value, name), join(path, name), name)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from _quantities(item, join(path, name), field)
+    elif isinstance(value, tuple):
+        for i, item in enumerate(value):
+            yield from _quantities(item, f"{path}[{i}]", field)
+    elif isinstance(value, int | float):
+        yield from _quantity(value, path, field)
+
+
+def _quantity(value: float, path: str, field: str) -> Iterator[str]:
+    if field.endswith("_s") and not 0.001 <= value <= _WEEK_S:
+        yield f"{path}: expected 0.001 to {_WEEK_S} seconds (a week), got {value:g}"
+    if field in _FACTORS and value and not _SMALLEST_FACTOR <= value <= _LARGEST_FACTOR:
+        yield f"{path}: expected {_SMALLEST_FACTOR:g} to {_LARGEST_FACTOR:g}, got {value:g}"

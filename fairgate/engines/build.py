@@ -1,0 +1,49 @@
+"""Make the engines that the configuration names."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import aiohttp
+
+from fairgate import config
+from fairgate.engines.base import Engine
+from fairgate.engines.http import HttpEngine
+from fairgate.engines.process import Patience, SpawnedEngine
+from fairgate.engines.simulated_process import simulated_command
+from fairgate.engines.vllm import vllm_command
+
+
+def build_engine(
+    lane_name: str,
+    index: int,
+    lane: config.Lane,
+    engine: config.Engine,
+    session: aiohttp.ClientSession,
+    log_dir: Path,
+) -> Engine:
+    """Make one engine of a lane, not yet started.
+
+    Without a ``name`` of its own it is ``<lane>-<index>``. A spawned one has its port from here on
+    and logs to ``<log_dir>/<lane>/<name>.log``. ``session`` stays the caller's to close.
+    """
+    name = engine.name or f"{lane_name}-{index}"
+    if isinstance(engine, config.HttpEngine):
+        return HttpEngine(name, engine, session)
+    model = lane.model or lane_name
+    if isinstance(engine, config.VllmEngine):
+        command = partial(vllm_command, engine, model)
+        priority, patience = engine.priority, Patience(start_s=engine.start_timeout_s)
+    else:
+        command = partial(simulated_command, engine, model)
+        priority, patience = True, Patience(start_s=60.0, grace_s=5.0)
+    return SpawnedEngine(
+        name,
+        command,
+        session,
+        log_dir / lane_name / f"{name}.log",
+        port=engine.port,
+        priority=priority,
+        patience=patience,
+    )

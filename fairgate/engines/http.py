@@ -1,0 +1,51 @@
+"""An engine that somebody else runs: any OpenAI-compatible server, reached by its address."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import aiohttp
+
+from fairgate import config
+from fairgate.engines.base import EngineStatus
+from fairgate.engines.probe import probe
+
+
+class HttpEngine:
+    """See :class:`fairgate.engines.base.Engine`."""
+
+    def __init__(
+        self, name: str, settings: config.HttpEngine, session: aiohttp.ClientSession
+    ) -> None:
+        self._name = name
+        self._settings = settings
+        self._session = session
+        self._url = settings.url.rstrip("/").removesuffix("/v1")
+        key = settings.api_key
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def url(self) -> str:
+        return self._url
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self._headers
+
+    @property
+    def priority(self) -> bool:
+        return self._settings.priority
+
+    async def start(self) -> None:
+        """Nothing to start: returns at once, whether or not the server is up."""
+
+    async def probe(self) -> EngineStatus:
+        """Ask the server how it is."""
+        return await probe(self._session, self._url, self._headers)
+
+    async def stop(self) -> None:
+        """Nothing to stop."""

@@ -1,0 +1,121 @@
+"""The gateway as an ASGI app: the OpenAI routes behind the middleware, health, metrics, models."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import orjson
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from fairgate import headers
+from fairgate.codec import ROUTES
+from fairgate.configrules import AUTO_MODEL
+from fairgate.errors import MethodNotAllowed, NotFound, Refusal
+from fairgate.gateway.forward import Forwarder
+from fairgate.middleware import FairGate
+from fairgate.runtime import Runtime
+from fairgate.ticket import SCOPE_KEY
+
+
+class Gateway:
+    """Builds the gateway's app over a running :class:`Runtime`."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._created = int(time.time())
+        self._forwarder = Forwarder(runtime)
+        self._others = Starlette(
+            routes=[
+                *(Route(path, self._forwarder, methods=["POST"]) for path in ROUTES),
+                Route("/v1/models", self.models),
+                Route("/v1/models/{model:path}", self.model),
+                Route("/healthz", self.healthz),
+                Route("/readyz", self.readyz),
+                Route("/metrics", self.metrics),
+            ],
+            exception_handlers={Refusal: self._refuse, HTTPException: self._refuse_http},
+        )
+        self.app = FairGate(self._dispatch, runtime)
+
+    async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Admitted requests go straight to their engine; the router serves what is left."""
+        app = self._forwarder if SCOPE_KEY in scope else self._others
+        await app(scope, receive, send)
+
+    async def models(self, request: Request) -> Response:
+        """The lanes as models, and ``auto``."""
+        self._runtime.identity.identify(request.scope["headers"])
+        data = [self._describe(name) for name in self._model_names()]
+        return self._json(request, {"object": "list", "data": data})
+
+    async def model(self, request: Request) -> Response:
+        """One model."""
+        self._runtime.identity.identify(request.scope["headers"])
+        name = request.path_params["model"]
+        if name != AUTO_MODEL and not any(p.serves(name) for p in self._runtime.pools.values()):
+            shown = repr(name)[:80]
+            raise NotFound(f"the model {shown} does not exist", code="model_not_found")
+        return self._json(request, self._describe(name))
+
+    def _model_names(self) -> Iterator[str]:
+        for pool in self._runtime.pools.values():
+            yield from pool.lanes
+        yield AUTO_MODEL
+
+    def _describe(self, name: str) -> dict[str, object]:
+        return {"id": name, "object": "model", "created": self._created, "owned_by": "fairgate"}
+
+    async def healthz(self, request: Request) -> Response:
+        """The process runs."""
+        return PlainTextResponse("ok\n")
+
+    async def readyz(self, request: Request) -> Response:
+        """Every lane has an engine that is up, and the gateway is not draining."""
+        if self._runtime.draining:
+            return PlainTextResponse("draining\n", 503)
+        if missing := self._runtime.closed_lanes():
+            return PlainTextResponse(f"no engine is up in: {', '.join(missing)}\n", 503)
+        return PlainTextResponse("ready\n")
+
+    async def metrics(self, request: Request) -> Response:
+        """Prometheus text."""
+        text = self._runtime.metrics.render(self._runtime.pools)
+        return Response(text, headers={"content-type": CONTENT_TYPE_LATEST})
+
+    def _json(self, request: Request, content: object) -> Response:
+        sent = headers.request_id(request.headers.get("x-request-id", "").encode("latin-1"))
+        return Response(
+            orjson.dumps(content), media_type="application/json", headers={"x-request-id": sent}
+        )
+
+    async def _refuse(self, request: Request, refusal: Exception) -> Response:
+        assert isinstance(refusal, Refusal)  # noqa: S101 — registered for these only
+        sent = request.headers.get("x-request-id", "").encode("latin-1")
+        answer = headers.error_response(
+            refusal,
+            request_id=headers.request_id(sent),
+            rng=self.app.rng,
+            accept=request.headers.get("accept", "").encode("latin-1"),
+        )
+        response = Response(answer.body, answer.status)
+        response.raw_headers = answer.headers
+        return response
+
+    async def _refuse_http(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # noqa: S101 — registered for these only
+        shown = request.url.path[:200]
+        if error.status_code == 405:
+            refusal: Refusal = MethodNotAllowed(f"{request.method} is not allowed on {shown}")
+        else:
+            refusal = NotFound(f"no such route: {shown}")
+        response = await self._refuse(request, refusal)
+        for name, value in (error.headers or {}).items():
+            response.headers[name] = value
+        return response

@@ -1,0 +1,197 @@
+"""Tells who sends a request: API key and headers in, principal out.
+
+On the path of every request, so everything that depends on the configuration alone is made ready
+when it is loaded; a reload builds a new :class:`Identity`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from hashlib import blake2b, sha256
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from fairgate.config import Config, Key, Limits, RateLimits
+from fairgate.errors import Forbidden, Unauthenticated
+
+# Longer ones are nobody's key; refusing them first bounds the work that a stranger can cause.
+_LONGEST_KEY = 512
+
+_is_plain_id = re.compile(rb"[A-Za-z0-9._@:+-]{1,64}").fullmatch
+
+
+class Principal(Struct, frozen=True, gc=False):
+    """Who sends a request and what it may use. Shared between requests: never changed.
+
+    :meth:`Identity.identify` leaves ``user`` open where only the body can name it, and
+    ``interaction`` always: :func:`complete` fills in both.
+    """
+
+    tenant: str
+    app: str
+    weight: float
+    limits: Limits
+    user_limits: Limits
+    app_limits: RateLimits
+    key_id: str
+    """First 12 hex digits of the key's hash: fit for logs; the user where nobody names one."""
+    key_name: str
+    user_weights: Mapping[str, float]
+    """By user id, of the whole tenant."""
+    user: str | None = None
+    """Bounded and log-safe; unique within the tenant."""
+    user_weight: float = 1.0
+    interaction_header: bytes | None = None
+    """Client text; never to be stored or logged."""
+    interaction: str | None = None
+    """Digest over tenant, user and the client's id; ``None``: the request stands alone."""
+
+
+class _Caller(Struct, frozen=True):
+    """What one key stands for."""
+
+    principal: Principal
+    """With the default app of the key."""
+    apps: Mapping[bytes, RateLimits]
+    """Those the key may name, and their limits."""
+
+
+class Identity:
+    """Knows every key of one configuration."""
+
+    def __init__(self, config: Config) -> None:
+        self._callers: dict[bytes, _Caller] = {}
+        self._anonymous: _Caller | None = None
+        for name, tenant in config.tenants.items():
+            weights = {user_id(_utf8(user)): w for user, w in tenant.user_weights.items()}
+            for key in tenant.keys:
+                caller = _caller(config, name, weights, key)
+                self._callers[bytes.fromhex(key.sha256)] = caller
+            if name == config.anonymous:
+                self._anonymous = _caller(config, name, weights, None)
+
+    def identify(self, headers: Iterable[tuple[bytes, bytes]]) -> Principal:
+        """The principal that raw ASGI ``headers`` (lower-case names) tell of.
+
+        Raises ``Unauthenticated`` for a missing or unknown key, unless the configuration names
+        an anonymous tenant, and ``Forbidden`` for an app that the key may not name.
+        """
+        fields = dict(headers)
+        caller = self._find(fields) or self._anonymous
+        if caller is None:
+            raise Unauthenticated(_how_to_authenticate(_sent_key(fields)))
+        return _with_headers(caller, fields)
+
+    def _find(self, fields: Mapping[bytes, bytes]) -> _Caller | None:
+        # Not compared in constant time, and safe all the same: what the lookup compares is the
+        # SHA-256 of the key. Timing could at most tell bits of a stored digest, and to use them one
+        # would need keys whose digest begins with chosen bits; each bit doubles that search, and
+        # its end is a preimage of SHA-256. Keys of `fairgate keys new` are 256 random bits, which
+        # no dictionary holds.
+        key = _sent_key(fields)
+        if not key or len(key) > _LONGEST_KEY:
+            return None
+        return self._callers.get(sha256(key).digest())
+
+
+def complete(
+    principal: Principal, body_user: str | None, previous_response_id: str | None
+) -> Principal:
+    """``principal`` with its user and interaction decided, now that the body is known.
+
+    ``body_user`` is the body's ``safety_identifier`` or ``user``; it counts only if neither key nor
+    header named a user. ``previous_response_id`` counts only if no header named an interaction.
+    Cheap, and to be called for every request: without a user it falls back to the key.
+    """
+    user = principal.user
+    if user is None:
+        named = _utf8(body_user).strip() if body_user else b""
+        user = user_id(named) if named else principal.key_id
+        principal = _with_user(principal, user)
+    interaction = principal.interaction_header
+    if interaction is None and previous_response_id:
+        interaction = _utf8(previous_response_id)
+    if interaction is None:
+        return principal
+    return replace(principal, interaction=interaction_id(principal.tenant, user, interaction))
+
+
+def user_id(text: bytes) -> str:
+    """``text`` as a user id: itself where it is short and plain, else its digest.
+
+    Bounded and free of control characters, whatever a client sends: fit for logs and Redis keys.
+    """
+    if _is_plain_id(text):
+        return text.decode("ascii")
+    return blake2b(text, digest_size=16).hexdigest()
+
+
+def interaction_id(tenant: str, user: str, text: bytes) -> str:
+    """The id of an interaction, bound to its user: naming the id of another's gains nothing."""
+    return blake2b(b"%b\0%b\0%b" % (_utf8(tenant), _utf8(user), text), digest_size=12).hexdigest()
+
+
+def _sent_key(fields: Mapping[bytes, bytes]) -> bytes:
+    authorization = fields.get(b"authorization", b"")
+    if authorization[:7].lower() == b"bearer ":
+        return authorization[7:].strip()
+    return fields.get(b"x-api-key", b"").strip()
+
+
+def _how_to_authenticate(key: bytes) -> str:
+    if key:
+        return "Unknown API key."
+    return "No API key: send 'Authorization: Bearer KEY' or 'x-api-key: KEY'."
+
+
+def _with_headers(caller: _Caller, fields: Mapping[bytes, bytes]) -> Principal:
+    principal = caller.principal
+    get = fields.get
+    if app := get(b"x-fairgate-app"):
+        principal = _with_app(principal, caller.apps, app)
+    if principal.user is None and (user := get(b"x-fairgate-user", b"").strip()):
+        principal = _with_user(principal, user_id(user))
+    # Agents that know nothing of fairgate send ids of their sessions, which serve as well.
+    interaction = (
+        get(b"x-fairgate-interaction") or get(b"x-claude-code-session-id") or get(b"x-session-id")
+    )
+    return replace(principal, interaction_header=interaction) if interaction else principal
+
+
+def _with_app(principal: Principal, apps: Mapping[bytes, RateLimits], app: bytes) -> Principal:
+    limits = apps.get(app)
+    if limits is None:
+        shown = app[:64].decode("ascii", "backslashreplace")
+        raise Forbidden(f"This API key may not use the app {shown!r}.", code="app_not_allowed")
+    return replace(principal, app=app.decode("ascii"), app_limits=limits)
+
+
+def _with_user(principal: Principal, user: str) -> Principal:
+    return replace(principal, user=user, user_weight=principal.user_weights.get(user, 1.0))
+
+
+def _caller(config: Config, name: str, weights: Mapping[str, float], key: Key | None) -> _Caller:
+    """What ``key`` of the tenant ``name`` stands for; without a key, what anybody does."""
+    tenant = config.tenants[name]
+    apps = (key.apps if key else None) or tenant.apps or tuple(config.apps)
+    principal = Principal(
+        tenant=name,
+        app=apps[0],
+        weight=tenant.weight,
+        limits=tenant.limits,
+        user_limits=tenant.user_limits,
+        app_limits=config.apps[apps[0]].limits,
+        key_id=key.sha256[:12] if key else "anonymous",
+        key_name=key.name if key else "",
+        user_weights=weights,
+    )
+    if key and key.user:
+        principal = _with_user(principal, user_id(_utf8(key.user)))
+    return _Caller(principal, {_utf8(app): config.apps[app].limits for app in apps})
+
+
+def _utf8(text: str) -> bytes:
+    """The bytes a header would carry for ``text``; JSON may hold halves of surrogate pairs."""
+    return text.encode("utf-8", "surrogatepass")

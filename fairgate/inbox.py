@@ -1,0 +1,123 @@
+"""The client's side of one request: its body, and whether it is still there.
+
+ASGI allows one reader of ``receive`` at a time, so all who want to know something from the client
+go through one :class:`Inbox`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.types import Message, Receive
+
+from fairgate.errors import BadRequest, BodyTooLarge
+
+
+class ClientGone(Exception):
+    """The client closed the connection."""
+
+
+class Inbox:
+    """Reads the body once, then listens for the disconnect; replays the body to an inner app."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._listener: asyncio.Task[Message] | None = None
+        self._replay: bytes | None = None
+        self._guarded: asyncio.Task[object] | None = None
+        self._gone = False
+
+    async def read_body(self, *, limit: int, timeout_s: float, declared: int | None) -> bytes:
+        """The whole body.
+
+        Raises :class:`BodyTooLarge` over ``limit`` bytes (at once if the client declares more),
+        :class:`BadRequest` if it takes longer than ``timeout_s``, :class:`ClientGone`.
+        """
+        if declared is not None and declared > limit:
+            raise _too_large(limit)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._collect(limit)
+        except TimeoutError:
+            raise BadRequest(
+                f"the body did not arrive within {timeout_s:g} s", code="body_timeout"
+            ) from None
+
+    async def _collect(self, limit: int) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            part: bytes = message.get("body", b"")
+            size += len(part)
+            if size > limit:
+                raise _too_large(limit)
+            if not message.get("more_body", False):
+                return b"".join((*parts, part)) if parts else part
+            parts.append(part)
+
+    def replay(self, body: bytes) -> None:
+        """Let :meth:`receive` begin with ``body``."""
+        self._replay = body
+
+    async def receive(self) -> Message:
+        """For an inner app: the body in one message, then whatever the client does."""
+        if self._replay is not None:
+            body, self._replay = self._replay, None
+            return {"type": "http.request", "body": body, "more_body": False}
+        return await asyncio.shield(self._listen())
+
+    def _listen(self) -> asyncio.Task[Message]:
+        """The one reader of the client's next message, shared by all who wait for it."""
+        if self._listener is None:
+            self._listener = asyncio.ensure_future(self._receive())
+            self._listener.add_done_callback(self._heard)
+        return self._listener
+
+    def _heard(self, listener: asyncio.Task[Message]) -> None:
+        if listener.cancelled():
+            return
+        if listener.exception() is None and listener.result()["type"] != "http.disconnect":
+            self._listener = None
+            if self._guarded is not None:
+                self._listen()
+            return
+        self._gone = True
+        if self._guarded is not None:
+            self._guarded.cancel()
+
+    @asynccontextmanager
+    async def until_gone(self) -> AsyncIterator[None]:
+        """Run the block until the client leaves; then cancel it and raise :class:`ClientGone`.
+
+        Blocks of one request follow each other and do not nest.
+        """
+        self._listen()
+        if self._gone:
+            raise ClientGone
+        task = self._guarded = asyncio.current_task()
+        try:
+            yield
+        except asyncio.CancelledError:
+            if self._is_why(task):
+                raise ClientGone from None
+            raise
+        finally:
+            self._guarded = None
+
+    def _is_why(self, task: asyncio.Task[object] | None) -> bool:
+        """The client's leaving cancelled ``task``, and nothing else did."""
+        return self._gone and task is not None and task.uncancel() == 0
+
+    def close(self) -> None:
+        """Stop listening. The request is over."""
+        if self._listener is not None:
+            self._listener.cancel()
+
+
+def _too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"the body is larger than {limit} bytes (server.max_body_bytes)")

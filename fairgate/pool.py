@@ -1,0 +1,187 @@
+"""One pool in one gateway process: its lanes and engines, its share of the ledger, its router."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from fairgate.accounting import Estimate, Estimator, TokenEstimator, cost
+from fairgate.admission.grants import GrantListener
+from fairgate.admission.ledger import Ledger
+from fairgate.admission.link import Link
+from fairgate.admission.model import Ask, LaneStatistics, Served
+from fairgate.admission.queue import Admission
+from fairgate.codec import Call
+from fairgate.config import Config, Lane
+from fairgate.configrules import AUTO_MODEL
+from fairgate.engines.base import Engine
+from fairgate.engines.monitor import EngineMonitor
+from fairgate.identity import Principal
+from fairgate.policy import resolve_policy
+from fairgate.routing.base import LaneView, Router
+from fairgate.routing.most_free import MostFree
+from fairgate.usage import Usage
+
+
+class Pool:
+    """Lanes that share one ledger, as this process sees them."""
+
+    def __init__(
+        self,
+        name: str,
+        config: Config,
+        engines: Mapping[str, Sequence[Engine]],
+        *,
+        link: Link,
+        store_url: str,
+        gateway: str,
+        router: Router | None = None,
+    ) -> None:
+        self.name = name
+        self.lanes: Mapping[str, Lane] = config.pools[name].lanes
+        self.policy = resolve_policy(config.pools[name].policy)
+        self.router = router or MostFree()
+        self._names = _names_of(self.lanes)
+        self._estimators = {
+            lane: Estimator(TokenEstimator(spec.tokenizer)) for lane, spec in self.lanes.items()
+        }
+        self._token_s: dict[str, float] = {}
+        ledger = Ledger(link, name, gateway)
+        self.monitor = EngineMonitor(
+            self.lanes,
+            engines,
+            interval_s=config.store.heartbeat_s,
+            on_change=lambda: self.admission.renew_soon(),
+        )
+        self.admission = Admission(
+            ledger,
+            policy=self.policy,
+            queues={lane: spec.queue for lane, spec in self.lanes.items()},
+            capacity=self.monitor.reports,
+            heartbeat_s=config.store.heartbeat_s,
+        )
+        self._listener = GrantListener(store_url, ledger.channel, self.admission.take)
+
+    async def start(self) -> None:
+        """Look at the engines, join the pool, listen for grants. Raises ``StoreError``."""
+        self._listener.start()
+        await self.monitor.start()
+        await self.admission.start()
+
+    async def stop(self) -> None:
+        """Leave the pool; what is held is given up."""
+        await self.monitor.stop()
+        await self.admission.stop()
+        await self._listener.stop()
+
+    def apply(self, config: Config) -> None:
+        """Take up the policy of a reloaded configuration."""
+        self.policy = resolve_policy(config.pools[self.name].policy)
+        self.admission.apply_policy(self.policy)
+
+    def serves(self, model: str | None) -> bool:
+        """Whether ``model`` names one of its lanes."""
+        return model in self._names
+
+    def lanes_for(self, model: str | None, call: Call) -> tuple[str, ...]:
+        """Lanes that may serve ``call``, the preferred first; the router chooses for ``auto``."""
+        lane = self._names.get(model or AUTO_MODEL)
+        if lane is not None:
+            return (lane,)
+        views = [LaneView(n, spec.price, self.statistics(n)) for n, spec in self.lanes.items()]
+        return tuple(view.name for view in self.router.route(call, views))
+
+    def statistics(self, lane: str) -> LaneStatistics:
+        """The lane at the last heartbeat."""
+        return self.admission.pool.lanes.get(lane) or LaneStatistics()
+
+    def context_tokens(self, lane: str) -> int | None:
+        """Longest prompt and output that the lane's engines take, as configured or as they tell."""
+        told = self.lanes[lane].context_tokens
+        if told is not None:
+            return told
+        statuses = self.monitor.statuses(lane)
+        return min((s.context_tokens for s in statuses if s.context_tokens), default=None)
+
+    def estimate(self, call: Call, principal: Principal, lane: str, config: Config) -> Estimate:
+        """What ``call`` is expected to take on ``lane``."""
+        return self._estimators[lane].estimate(
+            call,
+            config.apps[principal.app],
+            self.admission.pool.apps.get(principal.app),
+            self.context_tokens(lane),
+        )
+
+    def ask(
+        self, request_id: str, principal: Principal, lanes: Sequence[str], estimate: Estimate
+    ) -> Ask:
+        """The wish for capacity that ``estimate`` amounts to."""
+        return Ask(
+            id=request_id,
+            tenant=principal.tenant,
+            user=principal.user or principal.key_id,
+            app=principal.app,
+            lanes=tuple((lane, self.lanes[lane].price) for lane in lanes),
+            cost=self._cost(estimate, estimate.prompt_tokens, 0, estimate.total_output_tokens),
+            tokens=estimate.tokens,
+            kv_tokens=estimate.kv_tokens,
+            tenant_weight=principal.weight,
+            user_weight=principal.user_weight,
+            tenant_limits=principal.limits,
+            user_limits=principal.user_limits,
+            app_limits=principal.app_limits,
+            interaction=principal.interaction or "",
+            timeout_s=self.lanes[lanes[0]].queue.timeout_s,
+        )
+
+    def served(self, call: Call, estimate: Estimate, usage: Usage, *, learn: bool) -> Served:
+        """What ``usage`` amounts to; what the engine did not tell is taken from the estimate."""
+        prompt = usage.prompt_tokens
+        if prompt is None:
+            prompt = estimate.prompt_tokens
+        output = usage.completion_tokens
+        return Served(
+            cost=self._cost(estimate, prompt, usage.cached_tokens, output),
+            tokens=prompt + output,
+            output_tokens=output // call.choices,
+            prompt_bytes=call.prompt_bytes,
+            prompt_tokens=prompt,
+            learn=learn and usage.exact,
+            void=False,
+        )
+
+    def note_pace(self, lane: str, output_tokens: int, engine_s: float) -> None:
+        """A request of ``output_tokens`` per choice took the lane's engine ``engine_s`` seconds."""
+        if output_tokens > 0:
+            seen = engine_s / output_tokens
+            known = self._token_s.get(lane, seen)
+            self._token_s[lane] = known + (seen - known) / 32
+
+    def spent(self, estimate: Estimate, lane: str, engine_s: float) -> Usage:
+        """What an answer that nobody saw has cost so far: its output by the lane's usual pace.
+
+        So leaving just before the end saves nothing, and leaving early does not cost it all.
+        """
+        pace = self._token_s.get(lane)
+        share = (
+            1.0 if pace is None else min(1.0, engine_s / (pace * max(1, estimate.output_tokens)))
+        )
+        return Usage(completion_tokens=round(estimate.total_output_tokens * share))
+
+    def _cost(self, estimate: Estimate, prompt: int, cached: int, output: int) -> float:
+        return cost(
+            self.policy,
+            prompt_tokens=prompt,
+            cached_tokens=cached,
+            system_tokens=estimate.system_tokens,
+            output_tokens=output,
+        )
+
+
+def _names_of(lanes: Mapping[str, Lane]) -> dict[str | None, str]:
+    """Every model name that clients may use, and the lane it means."""
+    names: dict[str | None, str] = {}
+    for name, lane in lanes.items():
+        for known in (name, lane.model, *lane.aliases):
+            if known is not None:
+                names[known] = name
+    return names

@@ -1,0 +1,151 @@
+"""Takes up changes of the configuration file while the gateway runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+from msgspec.structs import replace
+
+from fairgate.config import Config, Pool
+from fairgate.errors import ConfigError
+
+_log = structlog.get_logger(__name__)
+
+# Read once at the start: sockets, connections and processes are made from them.
+_FIXED_SECTIONS = ("server", "store", "timeouts", "max_choices")
+
+Stamp = tuple[int, int, int]
+
+
+class ConfigWatcher:
+    """Watches one file and hands every good new state of it to ``apply``.
+
+    A file that is wrong is reported and the configuration in force stays. So do parts that
+    cannot change while the gateway runs (:func:`restart_needed`); the rest of the file is taken up.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        load: Callable[[], Config],
+        config: Config,
+        apply: Callable[[Config], None],
+        *,
+        poll_s: float = 1.0,
+    ) -> None:
+        """``config`` is what runs now; ``load`` makes its like of the file anew, with whatever the
+        command line adds, and is called in a thread. ``apply`` is called on the event loop and
+        must not block.
+        """
+        self._path = path
+        self._load = load
+        self._config = config
+        self._apply = apply
+        self._poll_s = poll_s
+        # None: the first look reloads, since the file may have changed while engines started.
+        self._taken: Stamp | None = None
+        self._one_at_a_time = asyncio.Lock()
+        self._asked = asyncio.Event()
+
+    @property
+    def config(self) -> Config:
+        """The configuration in force."""
+        return self._config
+
+    def request_reload(self) -> None:
+        """Have :meth:`run` reload at once. For ``loop.add_signal_handler(SIGHUP, ...)``."""
+        self._asked.set()
+
+    async def run(self) -> None:
+        """Watch until cancelled; a cancellation leaves the configuration in force.
+
+        A change counts once two looks in a row see the same file: half of a file that is still
+        being written may be good YAML that lacks half of the tenants.
+        """
+        before = self._taken
+        while True:
+            asked = await self._pause()
+            now = self._stamp()
+            if asked or (now != self._taken and now == before):
+                await self.reload()
+            before = now
+
+    async def reload(self) -> bool:
+        """Read the file now; True when it is good (and in force as far as it can be).
+
+        Cancelled: the old configuration or the new one is in force, never a mixture.
+        """
+        async with self._one_at_a_time:
+            # Taken before reading: what is written from now on is a change again.
+            self._taken = self._stamp()
+            try:
+                new = await asyncio.to_thread(self._load)
+            except ConfigError as error:
+                _log.error(
+                    "config_rejected", file=str(self._path), problems=error.problems, kept="old"
+                )
+                return False
+            return self._take_up(new)
+
+    def _take_up(self, new: Config) -> bool:
+        if ignored := restart_needed(self._config, new):
+            _log.warning("config_needs_restart", file=str(self._path), ignored=ignored)
+        effective = _live_part(self._config, new)
+        if effective == self._config:
+            _log.info("config_unchanged", file=str(self._path))
+            return True
+        try:
+            self._apply(effective)
+        except Exception:
+            # The watcher must outlive a failing consumer: the next state of the file may do.
+            _log.exception("config_not_applied", file=str(self._path))
+            return False
+        self._config = effective
+        _log.info("config_reloaded", file=str(self._path), tenants=len(effective.tenants))
+        return True
+
+    async def _pause(self) -> bool:
+        """Wait for the next look; True when a reload was asked for."""
+        try:
+            await asyncio.wait_for(self._asked.wait(), self._poll_s)
+        except TimeoutError:
+            return False
+        self._asked.clear()
+        return True
+
+    def _stamp(self) -> Stamp | None:
+        """Differs whenever the file was written or replaced, also through a symbolic link."""
+        try:
+            stat = self._path.stat()
+        except OSError:
+            return None
+        return stat.st_mtime_ns, stat.st_ino, stat.st_size
+
+
+def restart_needed(old: Config, new: Config) -> list[str]:
+    """Parts in which ``new`` differs from ``old`` and that only a restart can change, by path."""
+    changed = [name for name in _FIXED_SECTIONS if getattr(old, name) != getattr(new, name)]
+    for pool in sorted(old.pools.keys() | new.pools.keys()):
+        if pool not in old.pools or pool not in new.pools:
+            changed.append(f"pools.{pool}")
+        else:
+            changed.extend(_changed_lanes(old.pools[pool], new.pools[pool], f"pools.{pool}.lanes"))
+    return changed
+
+
+def _changed_lanes(old: Pool, new: Pool, path: str) -> list[str]:
+    names = sorted(old.lanes.keys() | new.lanes.keys())
+    return [f"{path}.{name}" for name in names if old.lanes.get(name) != new.lanes.get(name)]
+
+
+def _live_part(old: Config, new: Config) -> Config:
+    """``new``, with the parts that need a restart as they are in ``old``."""
+    pools = {
+        name: replace(pool, policy=new.pools[name].policy) if name in new.pools else pool
+        for name, pool in old.pools.items()
+    }
+    fixed = {name: getattr(old, name) for name in _FIXED_SECTIONS}
+    return replace(new, pools=pools, **fixed)

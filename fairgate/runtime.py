@@ -1,0 +1,129 @@
+"""All that a gateway process shares between requests: configuration, identity, pools, metrics."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+
+from fairgate.admission.embedded import EmbeddedStore
+from fairgate.admission.link import Link
+from fairgate.codec import Call
+from fairgate.config import Config
+from fairgate.configrules import AUTO_MODEL
+from fairgate.engines import build_engine
+from fairgate.engines.base import Engine
+from fairgate.errors import NotFound
+from fairgate.identity import Identity
+from fairgate.pool import Pool
+from fairgate.telemetry import Metrics
+
+EMBEDDED = "embedded"
+
+
+class Runtime:
+    """Made by :meth:`open`, and in force until that context ends."""
+
+    def __init__(self, config: Config, *, gateway: str = "") -> None:
+        self.config = config
+        self.identity = Identity(config)
+        self.metrics = Metrics()
+        self.gateway = gateway or f"gw-{secrets.token_hex(4)}"
+        self.draining = False
+        self.pools: dict[str, Pool] = {}
+        self.session: aiohttp.ClientSession
+        self.engines: list[Engine] = []
+        self._numbers = itertools.count()
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, config: Config, *, log_dir: Path | None = None) -> AsyncIterator[Runtime]:
+        """Start the store, the engines' monitors and the pools; end them all on the way out.
+
+        Spawned engines are not waited for: a lane opens when its first engine answers. Raises
+        ``StoreError`` when the store is away.
+        """
+        runtime = cls(config)
+        async with AsyncExitStack() as stack:
+            url = await _store_url(config, stack)
+            link = Link(url, timeout_s=config.store.timeout_s)
+            stack.push_async_callback(link.close)
+            runtime.session = await stack.enter_async_context(_client(config))
+            for name in config.pools:
+                engines = runtime.build_engines(name, log_dir or Path.cwd())
+                runtime.pools[name] = Pool(
+                    name, config, engines, link=link, store_url=url, gateway=runtime.gateway
+                )
+            for pool in runtime.pools.values():
+                stack.push_async_callback(pool.stop)
+                await pool.start()
+            yield runtime
+
+    def build_engines(self, pool: str, log_dir: Path) -> dict[str, list[Engine]]:
+        """The engines of each lane, not started."""
+        built = {
+            name: [
+                build_engine(name, index, lane, engine, self.session, log_dir)
+                for index, engine in enumerate(lane.engines)
+            ]
+            for name, lane in self.config.pools[pool].lanes.items()
+        }
+        self.engines += [engine for members in built.values() for engine in members]
+        return built
+
+    def number(self) -> str:
+        """A request id that is unique over all replicas and restarts."""
+        return f"{self.gateway}-{next(self._numbers)}"
+
+    def apply(self, config: Config) -> None:
+        """Take up a reloaded configuration; requests under way keep what they began with."""
+        self.config = config
+        self.identity = Identity(config)
+        for pool in self.pools.values():
+            pool.apply(config)
+
+    def closed_lanes(self) -> list[str]:
+        """Lanes without an engine that is up."""
+        return [
+            lane
+            for pool in self.pools.values()
+            for lane in pool.lanes
+            if pool.statistics(lane).engines_up == 0
+        ]
+
+    def find(self, call: Call) -> tuple[Pool, tuple[str, ...]]:
+        """Pool and lanes for a request, the preferred lane first. Raises ``NotFound``."""
+        for pool in self.pools.values():
+            if pool.serves(call.model):
+                return pool, pool.lanes_for(call.model, call)
+        if call.model in (None, "", AUTO_MODEL):
+            pool = next(iter(self.pools.values()))
+            return pool, pool.lanes_for(AUTO_MODEL, call)
+        shown = repr(call.model)[:80]
+        raise NotFound(f"the model {shown} does not exist", code="model_not_found", param="model")
+
+
+async def _store_url(config: Config, stack: AsyncExitStack) -> str:
+    if config.store.url != EMBEDDED:
+        return config.store.url
+    store = EmbeddedStore()
+    stack.push_async_callback(store.stop)
+    await store.start()
+    return store.url
+
+
+def _client(config: Config) -> aiohttp.ClientSession:
+    timeouts = config.timeouts
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
+        timeout=aiohttp.ClientTimeout(
+            total=None, sock_connect=timeouts.connect_s, sock_read=timeouts.idle_s
+        ),
+        auto_decompress=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        read_bufsize=256 * 1024,
+    )

@@ -1,0 +1,117 @@
+"""Runs the gateway: starts everything, serves, drains, and ends everything it started."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import FrameType
+
+import structlog
+import uvicorn
+
+from fairgate.config import Config
+from fairgate.engines.base import Engine
+from fairgate.errors import EngineStartError
+from fairgate.gateway.app import Gateway
+from fairgate.reload import ConfigWatcher
+from fairgate.runtime import Runtime
+
+log = structlog.get_logger("fairgate.serve")
+
+
+class _Server(uvicorn.Server):
+    """Refuses new requests from the first signal on, while those under way finish."""
+
+    def __init__(self, config: uvicorn.Config, runtime: Runtime) -> None:
+        super().__init__(config)
+        self._runtime = runtime
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._runtime.draining = True
+        super().handle_exit(sig, frame)
+
+
+async def serve(
+    config: Config,
+    *,
+    file: Path | None = None,
+    load: Callable[[], Config] | None = None,
+    log_dir: Path,
+) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    ``load`` makes the configuration anew when ``file`` changes or SIGHUP comes. Raises
+    ``StoreError``, ``EngineStartError`` or ``OSError`` (address in use) when it cannot start; then
+    and in the end nothing that it started is left running.
+    """
+    async with Runtime.open(config, log_dir=log_dir) as runtime:
+        server = _Server(_uvicorn(config, runtime), runtime)
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(_stop_all, runtime.engines)
+            if file is not None and load is not None:
+                watcher = ConfigWatcher(file, load, config, runtime.apply)
+                _background(stack, watcher.run())
+                loop = asyncio.get_running_loop()
+                loop.add_signal_handler(signal.SIGHUP, watcher.request_reload)
+            starting = _background(stack, _start_all(runtime.engines, runtime, config))
+            starting.add_done_callback(lambda task: _give_up(task, server))
+            await server.serve()
+            if starting.done() and not starting.cancelled():
+                starting.result()
+
+
+def _background(stack: contextlib.AsyncExitStack, work: object) -> asyncio.Task[None]:
+    task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[call-overload]
+
+    async def end() -> None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    stack.push_async_callback(end)
+    return task
+
+
+async def _start_all(engines: Iterable[Engine], runtime: Runtime, config: Config) -> None:
+    """Start the engines side by side, then say so once every lane can serve."""
+    log.info("starting", engines=[engine.name for engine in engines], policy=_policies(config))
+    await asyncio.gather(*(engine.start() for engine in engines))
+    while runtime.closed_lanes():  # noqa: ASYNC110 — told by heartbeats, also of other replicas
+        await asyncio.sleep(0.1)
+    log.info("ready", url=f"http://{config.server.host}:{config.server.port}")
+
+
+def _policies(config: Config) -> dict[str, str]:
+    return {
+        name: pool.policy if isinstance(pool.policy, str) else pool.policy.preset
+        for name, pool in config.pools.items()
+    }
+
+
+def _give_up(starting: asyncio.Task[None], server: uvicorn.Server) -> None:
+    if not starting.cancelled() and isinstance(starting.exception(), EngineStartError):
+        server.should_exit = True
+
+
+async def _stop_all(engines: Iterable[Engine]) -> None:
+    await asyncio.gather(*(engine.stop() for engine in engines))
+
+
+def _uvicorn(config: Config, runtime: Runtime) -> uvicorn.Config:
+    return uvicorn.Config(
+        Gateway(runtime).app,
+        host=config.server.host,
+        port=config.server.port,
+        loop="none",
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        backlog=2048,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=round(config.timeouts.drain_s),
+    )

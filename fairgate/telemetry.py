@@ -1,0 +1,142 @@
+"""Logs and metrics: one line and a few counters per request; never a key or a prompt."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import generate_latest
+
+from fairgate.pool import Pool
+
+OTHER = "other"
+
+_QUEUE_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_TTFT_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+access = structlog.get_logger("fairgate.access")
+
+
+def configure_logging(*, console: bool | None = None) -> None:
+    """JSON lines on stderr, or readable ones when it is a terminal (``None`` decides by itself)."""
+    pretty = sys.stderr.isatty() if console is None else console
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer()
+        if pretty
+        else structlog.processors.JSONRenderer(serializer=_dumps)
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(20),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+def _dumps(event: Any, **_: Any) -> str:
+    return orjson.dumps(event, default=str).decode()
+
+
+class TenantLabels:
+    """Bounds the tenant label: the first ``most`` tenants by name, then ``other``."""
+
+    def __init__(self, most: int = 100) -> None:
+        self._most = most
+        self._known: set[str] = set()
+
+    def __call__(self, tenant: str) -> str:
+        if tenant in self._known:
+            return tenant
+        if len(self._known) < self._most:
+            self._known.add(tenant)
+            return tenant
+        return OTHER
+
+
+class Metrics:
+    """The gateway's Prometheus metrics, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._label = TenantLabels()
+        r = self.registry
+        self._requests = Counter(
+            "fairgate_requests", "Requests answered, by how they ended.",
+            ("tenant", "lane", "outcome"), registry=r,
+        )  # fmt: skip
+        self._throttled = Counter(
+            "fairgate_throttled", "Requests refused, by the limit that did.",
+            ("tenant", "limit"), registry=r,
+        )  # fmt: skip
+        self._tokens = Counter("fairgate_tokens", "Tokens settled.", ("tenant", "kind"), registry=r)
+        self._service = Counter(
+            "fairgate_service_units", "Service received, in weighted tokens at price 1.",
+            ("tenant",), registry=r,
+        )  # fmt: skip
+        self._queue = Histogram(
+            "fairgate_queue_seconds", "Time in line.",
+            ("tenant",), buckets=_QUEUE_BUCKETS, registry=r,
+        )  # fmt: skip
+        self._ttft = Histogram(
+            "fairgate_time_to_first_byte_seconds", "From the request to the answer's first byte.",
+            ("tenant",), buckets=_TTFT_BUCKETS, registry=r,
+        )  # fmt: skip
+        lane = ("pool", "lane")
+        self._waiting = Gauge("fairgate_lane_waiting_requests", "In line.", lane, registry=r)
+        self._running = Gauge("fairgate_lane_running_requests", "Granted.", lane, registry=r)
+        self._limit = Gauge("fairgate_lane_limit_sequences", "May run at once.", lane, registry=r)
+        self._up = Gauge("fairgate_lane_engines_up", "Engines that are up.", lane, registry=r)
+        self._gateways = Gauge("fairgate_gateways", "Replicas alive.", ("pool",), registry=r)
+        self._owed = Gauge(
+            "fairgate_settlements_owed", "Not taken by the store yet.", ("pool",), registry=r
+        )
+
+    def request(
+        self,
+        tenant: str,
+        lane: str,
+        outcome: str,
+        *,
+        queue_s: float,
+        first_byte_s: float | None,
+    ) -> None:
+        """One request ended."""
+        label = self._label(tenant)
+        self._requests.labels(label, lane, outcome).inc()
+        self._queue.labels(label).observe(queue_s)
+        if first_byte_s is not None:
+            self._ttft.labels(label).observe(first_byte_s)
+
+    def throttled(self, tenant: str, limit: str) -> None:
+        """One request was refused by ``limit``."""
+        self._throttled.labels(self._label(tenant), limit).inc()
+
+    def served(self, tenant: str, prompt_tokens: int, output_tokens: int, service: float) -> None:
+        """One request was settled."""
+        label = self._label(tenant)
+        self._tokens.labels(label, "prompt").inc(prompt_tokens)
+        self._tokens.labels(label, "output").inc(output_tokens)
+        self._service.labels(label).inc(service)
+
+    def render(self, pools: Mapping[str, Pool]) -> bytes:
+        """The exposition text, with the pools' state as of their last heartbeat."""
+        for name, pool in pools.items():
+            self._gateways.labels(name).set(pool.admission.pool.gateways)
+            self._owed.labels(name).set(pool.admission.statistics().owed)
+            for lane in pool.lanes:
+                s = pool.statistics(lane)
+                self._waiting.labels(name, lane).set(s.waiting)
+                self._running.labels(name, lane).set(s.running)
+                self._limit.labels(name, lane).set(s.limit)
+                self._up.labels(name, lane).set(s.engines_up)
+        return generate_latest(self.registry)
