@@ -306,6 +306,19 @@ def test_the_privilege_of_an_interaction_is_bounded(make: Make) -> None:
     assert isinstance(driver.admit("r5", "globex", tenant_limits=one, interaction="big"), Denied)
 
 
+def test_the_privilege_ends_when_the_interaction_idles(make: Make) -> None:
+    driver = make(engines=ONE, policy=Policy(interactions=Interactions(idle_s=10)))
+    one = limits(rpm=1)
+    driver.admit("r1", tenant_limits=one, interaction="agent")
+    driver.settle("r1")
+    driver.admit("run", "initech")
+    driver.wait(9)
+    assert queued(driver.admit("r2", tenant_limits=one, interaction="agent"))
+    driver.cancel("r2")
+    driver.wait(11)
+    assert isinstance(driver.admit("r3", tenant_limits=one, interaction="agent"), Denied)
+
+
 def test_another_tenants_interaction_gives_no_privilege(make: Make) -> None:
     driver = make(engines=ONE)
     driver.admit("r1", "acme", interaction="agent")

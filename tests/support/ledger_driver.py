@@ -30,7 +30,7 @@ LEASE_S = 5.0
 
 
 class LedgerDriver:
-    """A synchronous front of :class:`Ledger` for several gateways; collects every grant it is told of."""
+    """A synchronous front of :class:`Ledger` for several gateways; collects all their grants."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class LedgerDriver:
             self.granted.setdefault(note.id, []).append(note)
 
     def hear(self) -> None:
-        """Take in what was published; a round trip on the same client orders it behind the script."""
+        """Take in what was published; a round trip orders it behind the script."""
         self.client.ping()
         while (message := self.subscriber.get_message(timeout=0.0)) is not None:
             self._note(*parse_notes(message["data"]))
@@ -94,6 +94,14 @@ class LedgerDriver:
         self._note(*reply.grants)
         self.hear()
         return reply
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass, with the heartbeats of all gateways."""
+        until = self.now + seconds
+        while self.now < until:
+            self.now = min(until, self.now + LEASE_S / 2)
+            for gateway in self.ledgers:
+                self.beat(gateway)
 
     def admit(
         self, request_id: str, tenant: str = "acme", gateway: str = "g0", **wishes: Any

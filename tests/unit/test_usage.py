@@ -1,0 +1,278 @@
+"""Usage read from answers that pass by, however their bytes are cut into chunks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fairgate.usage import (
+    HEAD_BYTES,
+    HELD_BYTES,
+    TAIL_BYTES,
+    HidingScanner,
+    JsonScanner,
+    SseScanner,
+    Usage,
+    UsageScanner,
+    scanner_for,
+)
+
+USAGE = {
+    "prompt_tokens": 25,
+    "total_tokens": 37,
+    "completion_tokens": 12,
+    "prompt_tokens_details": {"cached_tokens": 16},
+}
+EXACT = Usage(25, 12, 16, True)
+
+
+def chunk(content: str, **more: Any) -> bytes:
+    choice = {"index": 0, "delta": {"content": content}, "finish_reason": None}
+    return event({"id": "c-1", "object": "chat.completion.chunk", "choices": [choice], **more})
+
+
+def event(data: dict[str, Any]) -> bytes:
+    return (
+        b"data: " + json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+    )
+
+
+CONTENT = (
+    event({"id": "c-1", "choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]})
+    + chunk("hé")
+    + b": keep-alive\n\n"
+    + chunk('"usage":{"prompt_tokens":1}')
+    + chunk("data: \n\n x")
+)
+USAGE_EVENT = event({"id": "c-1", "object": "chat.completion.chunk", "choices": [], "usage": USAGE})
+DONE = b"data: [DONE]\n\n"
+STREAM = CONTENT + USAGE_EVENT + DONE
+
+
+def pieces(data: bytes, cuts: Iterable[int]) -> list[bytes]:
+    edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
+    return [data[a:b] for a, b in pairwise(edges)]
+
+
+def run(scanner: UsageScanner, chunks: Sequence[bytes]) -> bytes:
+    return b"".join([*(scanner.feed(piece) for piece in chunks), scanner.finish()])
+
+
+CUTS = st.lists(st.integers(min_value=0, max_value=5000), max_size=12)
+
+
+def test_the_content_type_chooses_the_scanner() -> None:
+    assert type(scanner_for("chat", b"text/event-stream; charset=utf-8")) is SseScanner
+    assert type(scanner_for("chat", b"text/event-stream", hide_usage=True)) is HidingScanner
+    assert type(scanner_for("chat", b"Application/JSON", hide_usage=True)) is JsonScanner
+    other = scanner_for("embeddings", b"application/octet-stream")
+    assert run(other, [b'"usage":{"prompt_tokens":1}']) == b'"usage":{"prompt_tokens":1}'
+    assert other.usage == Usage()
+
+
+@given(CUTS)
+def test_a_stream_passes_unchanged_and_tells_its_usage(cuts: list[int]) -> None:
+    scanner = SseScanner("chat")
+    for piece in pieces(STREAM, cuts):
+        assert scanner.feed(piece) is piece
+    assert scanner.finish() == b""
+    assert scanner.usage == EXACT
+    assert (scanner.events, scanner.failed) == (4, False)
+
+
+@given(CUTS, st.sampled_from((b"\n", b"\r\n")))
+def test_hidden_usage_is_cut_out_wherever_chunks_split(cuts: list[int], newline: bytes) -> None:
+    stream, expected = (data.replace(b"\n", newline) for data in (STREAM, CONTENT + DONE))
+    scanner = HidingScanner("chat")
+    assert run(scanner, pieces(stream, cuts)) == expected
+    assert scanner.usage == EXACT
+
+
+def test_hiding_byte_by_byte() -> None:
+    scanner = HidingScanner("chat")
+    assert run(scanner, [STREAM[i : i + 1] for i in range(len(STREAM))]) == CONTENT + DONE
+
+
+@given(CUTS, st.integers(min_value=0, max_value=len(STREAM)))
+def test_a_stream_that_breaks_off_loses_nothing_but_usage(cuts: list[int], end: int) -> None:
+    scanner = HidingScanner("chat")
+    passed = run(scanner, pieces(STREAM[:end], cuts))
+    after_usage = STREAM[len(CONTENT + USAGE_EVENT) : end]
+    assert passed in (STREAM[:end], CONTENT + after_usage)
+    assert b'"completion_tokens":12' not in passed
+
+
+def test_whole_events_are_never_delayed_or_copied() -> None:
+    scanner = HidingScanner("chat")
+    for piece in (chunk("a"), chunk("b") + chunk("c"), chunk("null", usage=None)):
+        assert scanner.feed(piece) is piece
+    piece = chunk("a long event that comes in two parts")
+    first = scanner.feed(piece[:-10])
+    assert first == piece[:-10]  # it has a choice, so it is no usage event
+    assert first + scanner.feed(piece[-10:]) == piece
+
+
+def test_a_partial_event_is_held_only_while_it_may_be_the_usage_event() -> None:
+    scanner = HidingScanner("chat")
+    assert scanner.feed(USAGE_EVENT[:-40]) == b""
+    assert scanner.feed(USAGE_EVENT[-40:]) == b""
+    long = b"data: " + b"x" * HELD_BYTES
+    assert scanner.feed(long) == long
+    assert scanner.feed(b'"usage"\n\n') == b'"usage"\n\n'
+
+
+def test_usage_beside_content_is_not_hidden() -> None:
+    stream = chunk("last", usage=USAGE) + DONE
+    scanner = HidingScanner("chat")
+    assert run(scanner, [stream]) == stream
+    assert scanner.usage == EXACT
+
+
+def test_continuous_usage_the_last_one_counts() -> None:
+    scanner = SseScanner("chat")
+    for tokens in (1, 2, 3):
+        scanner.feed(chunk("x", usage={"prompt_tokens": 9, "completion_tokens": tokens}))
+    assert scanner.usage == Usage(9, 3, 0, True)  # so an aborted stream settles exactly
+
+
+def test_an_aborted_stream_tells_what_arrived() -> None:
+    scanner = SseScanner("chat")
+    scanner.feed(CONTENT)
+    assert scanner.usage == Usage(None, 3, 0, False)
+    spaced = SseScanner("completions")
+    spaced.feed(b'data: {"choices": [{"text": "a"}]}\n\ndata: {"choices": [{"text": "b"}]}\n\n')
+    assert spaced.usage == Usage(None, 2, 0, False)
+
+
+@given(CUTS)
+def test_responses_stream(cuts: list[int]) -> None:
+    usage = {"input_tokens": 8, "input_tokens_details": {"cached_tokens": 4}, "output_tokens": 5}
+    tools = [
+        {"name": "f", "parameters": {"usage": {"type": "string"}, "error": {"type": "string"}}}
+    ]
+    stream = b"".join(
+        b"event: " + str(data["type"]).encode() + b"\n" + event(data)
+        for data in (
+            {
+                "type": "response.created",
+                "response": {"tools": tools, "error": None, "usage": None},
+            },
+            {"type": "response.output_text.delta", "delta": "a"},
+            {"type": "response.output_text.delta", "delta": "b"},
+            {
+                "type": "response.completed",
+                "response": {"tools": tools, "usage": usage, "user": "u"},
+            },
+        )
+    )
+    scanner = SseScanner("responses")
+    assert run(scanner, pieces(stream, cuts)) == stream
+    assert scanner.usage == Usage(8, 5, 4, True)
+    assert (scanner.events, scanner.failed) == (2, False)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        event({"error": {"message": "engine died", "code": 500}}),
+        b'data: {"object": "error", "message": "\\"error\\"", "code": 500}\n\n',
+        b'event: error\ndata: {"type":"error","code":"x"}\n\n',
+        b'event: response.failed\ndata: {"response":{"error":{}},"type":"response.failed"}\n\n',
+    ],
+)
+@given(cuts=CUTS)
+def test_an_error_event_is_noticed(error: bytes, cuts: list[int]) -> None:
+    scanner = SseScanner("chat")
+    run(scanner, pieces(chunk("a") + error, cuts))
+    assert scanner.failed
+
+
+def test_the_word_error_in_content_is_no_failure() -> None:
+    scanner = SseScanner("chat")
+    scanner.feed(chunk('data: {"error": {"x": 1}}', error=None, logprobs=["error"]))
+    assert not scanner.failed
+
+
+def answer(**more: Any) -> bytes:
+    message = {"role": "assistant", "content": 'the "usage": {"prompt_tokens": 1}'}
+    return json.dumps({"choices": [{"message": message}], **more}).encode()
+
+
+@given(CUTS)
+def test_a_json_answer(cuts: list[int]) -> None:
+    body = answer(usage=USAGE, prompt_logprobs=None)
+    scanner = JsonScanner()
+    assert run(scanner, pieces(body, cuts)) == body
+    assert scanner.usage == EXACT
+
+
+@pytest.mark.parametrize(
+    "body", [answer(), answer(usage=None), answer(usage=USAGE)[:-30], b"<html>"]
+)
+def test_a_json_answer_without_usage(body: bytes) -> None:
+    scanner = JsonScanner()
+    assert run(scanner, [body]) == body
+    assert scanner.usage == Usage()
+
+
+def test_only_top_level_usage_of_a_json_answer_counts() -> None:
+    scanner = JsonScanner()
+    run(scanner, [answer(usage=USAGE, metadata={"usage": {"prompt_tokens": 1}})])
+    assert scanner.usage == EXACT
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_long_json_answer_is_kept_only_at_its_ends(first: bool) -> None:
+    data = [{"embedding": [0.125] * 20_000}]
+    usage = {"prompt_tokens": 8, "total_tokens": 8}
+    body = {"usage": usage, "data": data} if first else {"data": data, "usage": usage}
+    raw = json.dumps(body).encode()
+    scanner = JsonScanner()
+    assert run(scanner, pieces(raw, range(0, len(raw), 1000))) == raw
+    assert scanner.usage == Usage(8, 0, 0, True)
+    scanner.feed(raw)
+    assert len(scanner._kept) <= 2 * (HEAD_BYTES + TAIL_BYTES)
+
+
+def test_a_line_without_end_is_not_collected() -> None:
+    scanner = SseScanner("chat")
+    for _ in range(400):
+        scanner.feed(b"x" * 1000)
+    scanner.feed(b',"usage":{"prompt_tokens":3,"completion_tokens":4}}\n\n')
+    assert scanner.usage == Usage(3, 4, 0, True)
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        '{"prompt_tokens":"3"}',
+        '{"completion_tokens":3}',
+        '{"prompt_tokens":1e999}',
+        "{}",
+        '{"a":{"b":{"c":{}}}}',
+        "[",
+    ],
+)
+def test_odd_usage_is_ignored(usage: str) -> None:
+    scanner = SseScanner("chat")
+    scanner.feed(f'data: {{"choices":[{{}}],"usage":{usage}}}\n\n'.encode())
+    assert not scanner.usage.exact
+
+
+@given(
+    st.lists(
+        st.binary(max_size=30) | st.sampled_from((b"data: ", b'"usage"', b"\n\n", USAGE_EVENT))
+    )
+)
+def test_noise_passes_unchanged(noise: list[bytes]) -> None:
+    assert run(SseScanner("chat"), noise) == b"".join(noise)
+    assert run(JsonScanner(), noise) == b"".join(noise)
+    hiding = HidingScanner("chat")
+    passed = run(hiding, noise)
+    assert len(passed) <= len(b"".join(noise))
