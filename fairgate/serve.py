@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from types import FrameType
 
 import structlog
 import uvicorn
@@ -23,15 +22,25 @@ log = structlog.get_logger("fairgate.serve")
 
 
 class _Server(uvicorn.Server):
-    """Refuses new requests from the first signal on, while those under way finish."""
+    """Leaves signals to us: uvicorn would raise them again once it is done, and end the process
+    before everything else is put away."""
 
-    def __init__(self, config: uvicorn.Config, runtime: Runtime) -> None:
-        super().__init__(config)
-        self._runtime = runtime
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._runtime.draining = True
-        super().handle_exit(sig, frame)
+
+def _drain_on_signals(server: uvicorn.Server, runtime: Runtime) -> None:
+    """The first signal refuses new requests and lets those under way finish, a second one does
+    not wait for them."""
+
+    def stop() -> None:
+        server.force_exit = runtime.draining
+        runtime.draining = server.should_exit = True
+
+    loop = asyncio.get_running_loop()
+    for sig in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(sig, stop)
 
 
 async def serve(
@@ -48,7 +57,8 @@ async def serve(
     and in the end nothing that it started is left running.
     """
     async with Runtime.open(config, log_dir=log_dir) as runtime:
-        server = _Server(_uvicorn(config, runtime), runtime)
+        server = _Server(_uvicorn(config, runtime))
+        _drain_on_signals(server, runtime)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(_stop_all, runtime.engines)
             if file is not None and load is not None:
@@ -56,7 +66,7 @@ async def serve(
                 _background(stack, watcher.run())
                 loop = asyncio.get_running_loop()
                 loop.add_signal_handler(signal.SIGHUP, watcher.request_reload)
-            starting = _background(stack, _start_all(runtime.engines, runtime, config))
+            starting = _background(stack, _start_all(runtime.engines, runtime, server))
             starting.add_done_callback(lambda task: _give_up(task, server))
             await server.serve()
             if starting.done() and not starting.cancelled():
@@ -74,13 +84,17 @@ def _background(stack: contextlib.AsyncExitStack, work: object) -> asyncio.Task[
     return task
 
 
-async def _start_all(engines: Iterable[Engine], runtime: Runtime, config: Config) -> None:
+async def _start_all(engines: Iterable[Engine], runtime: Runtime, server: uvicorn.Server) -> None:
     """Start the engines side by side, then say so once every lane can serve."""
-    log.info("starting", engines=[engine.name for engine in engines], policy=_policies(config))
+    names = [engine.name for engine in engines]
+    log.info("starting", engines=names, policy=_policies(runtime.config))
     await asyncio.gather(*(engine.start() for engine in engines))
-    while runtime.closed_lanes():  # noqa: ASYNC110 — told by heartbeats, also of other replicas
+    # Told by heartbeats, also of other replicas, and by uvicorn's loop.
+    while runtime.closed_lanes() or not server.started:  # noqa: ASYNC110
         await asyncio.sleep(0.1)
-    log.info("ready", url=f"http://{config.server.host}:{config.server.port}")
+    host, port = server.servers[0].sockets[0].getsockname()[:2]
+    # On standard output, apart from the log: what scripts wait for.
+    print(f"ready http://{host}:{port}", flush=True)
 
 
 def _policies(config: Config) -> dict[str, str]:

@@ -95,15 +95,17 @@ local function throttled(limit, retry_ms)
 end
 
 -- An interaction's privilege: admitted once, its later calls are not throttled, within bounds.
+local interactive = settings.interactions == 1 and r.interaction ~= ''
 local interaction_key = key('interaction', r.interaction)
-local interactive = settings.interactions == 1
-if interactive and r.interaction ~= '' then
-  local seen = call('HMGET', interaction_key, 'state', 'calls', 'tokens')
-  if seen[1] == 'refused' then
-    return throttled('interaction', math.max(1, call('PTTL', interaction_key)))
-  end
-  local calls, used = tonumber(seen[2]) or 0, tonumber(seen[3]) or 0
-  if seen[1] and calls < settings.max_calls and used < settings.max_tokens then
+if interactive then
+  local seen = call('HMGET', interaction_key, 'state', 'calls', 'tokens', 'until')
+  local left = (tonumber(seen[4]) or 0) - now
+  if left < 0 then
+    call('DEL', interaction_key)
+  elseif seen[1] == 'refused' then
+    return throttled('interaction', math.max(1, left))
+  elseif tonumber(seen[2]) < settings.max_calls
+      and (tonumber(seen[3]) or 0) < settings.max_tokens then
     r.continuation = '1'
   end
 end
@@ -152,9 +154,9 @@ local throttle = settings.throttle == 'always' or (settings.throttle == 'overloa
 if throttle and r.continuation == '0' and ARGV[13] ~= '1' then
   local limit, retry_ms = over_rate()
   if limit then
-    if interactive and r.interaction ~= '' then
+    if interactive then
       call('HSET', interaction_key, 'state', 'refused')
-      call('PEXPIRE', interaction_key, math.max(1000, math.ceil(retry_ms)))
+      keep_interaction(interaction_key, math.max(1000, math.ceil(retry_ms)), now)
     end
     return throttled(limit, math.max(1000, retry_ms))
   end
@@ -177,10 +179,10 @@ for _, scope in ipairs(scopes) do
   count(scope.account, 1, tokens, now)
   scope.account.flight = scope.account.flight + 1
 end
-if interactive and r.interaction ~= '' then
+if interactive then
   call('HINCRBY', interaction_key, 'calls', 1)
   call('HSET', interaction_key, 'state', 'admitted')
-  call('PEXPIRE', interaction_key, math.max(settings.idle_ms, 3600000)) -- idle only once it ends
+  keep_interaction(interaction_key, math.max(settings.idle_ms, CALL_MS), now)
 end
 if settings.fair then
   lift(r)

