@@ -1,1 +1,56 @@
-"""fairgate: multi-tenant fairness for LLM serving."""
+"""fairgate: multi-tenant fairness for LLM serving.
+
+The public door: what is named here stays; everything else may move.
+"""
+
+from fairgate.config import Config
+from fairgate.configfile import load as load_config
+from fairgate.errors import (
+    BadGateway,
+    BadRequest,
+    BodyTooLarge,
+    ConfigError,
+    EngineStartError,
+    FairgateError,
+    Forbidden,
+    GatewayTimeout,
+    MethodNotAllowed,
+    NoEngine,
+    NotFound,
+    QueueTimeout,
+    Refusal,
+    StoreError,
+    Throttled,
+    Unauthenticated,
+    Unavailable,
+)
+from fairgate.gateway.app import Gateway
+from fairgate.middleware import FairGate
+from fairgate.runtime import Runtime
+from fairgate.ticket import Ticket
+
+__all__ = [
+    "BadGateway",
+    "BadRequest",
+    "BodyTooLarge",
+    "Config",
+    "ConfigError",
+    "EngineStartError",
+    "FairGate",
+    "FairgateError",
+    "Forbidden",
+    "Gateway",
+    "GatewayTimeout",
+    "MethodNotAllowed",
+    "NoEngine",
+    "NotFound",
+    "QueueTimeout",
+    "Refusal",
+    "Runtime",
+    "StoreError",
+    "Throttled",
+    "Ticket",
+    "Unauthenticated",
+    "Unavailable",
+    "load_config",
+]

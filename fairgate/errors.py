@@ -9,9 +9,12 @@ FairgateError
     ├── Unauthenticated    401  no key, or an unknown one
     ├── Forbidden          403  the key may not do this
     ├── NotFound           404  unknown route or model
+    ├── MethodNotAllowed   405  the route exists, for other methods
     ├── BodyTooLarge       413
     ├── Throttled          429  a rate limit under overload, a hard quota, or a full line
     ├── QueueTimeout       429  the queue deadline passed before capacity came free
+    ├── BadGateway         502  the engine failed
+    ├── GatewayTimeout     504  the engine sent nothing in time
     └── Unavailable        503  store closed, or draining
         └── NoEngine       503  no healthy engine for the model
 """
