@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import time
+from dataclasses import replace
 from http import HTTPStatus
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fairgate import codec, headers
 from fairgate.admission.model import Served
 from fairgate.errors import Refusal, StoreError, Throttled, Unavailable
-from fairgate.identity import Principal, complete
+from fairgate.identity import Principal, complete, interaction_id
 from fairgate.inbox import ClientGone, Inbox
 from fairgate.runtime import Runtime
 from fairgate.telemetry import access
@@ -221,7 +222,15 @@ class _Exchange:
             usage = pool.spent(ticket.estimate, self.lane, engine_s)
         elif self.ended:
             pool.note_pace(self.lane, usage.completion_tokens // ticket.call.choices, engine_s)
-        return pool.served(ticket.call, ticket.estimate, usage, learn=self.ended)
+        served = pool.served(ticket.call, ticket.estimate, usage, learn=self.ended)
+        return replace(served, continues_as=self._next_id(ticket))
+
+    def _next_id(self, ticket: Ticket) -> str:
+        """The interaction of calls that name this answer as their previous response."""
+        if not self.scanner.response_id:
+            return ""
+        who = ticket.principal
+        return interaction_id(who.tenant, who.user or who.key_id, self.scanner.response_id)
 
     def _log(self) -> None:
         now = time.perf_counter()

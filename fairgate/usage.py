@@ -29,6 +29,7 @@ _ERROR_EVENT = re.compile(
     rb'|"type"\s*:\s*"(?:error|response\.failed)"',
     re.MULTILINE,
 )
+_RESPONSE_ID = re.compile(rb'"id"\s*:\s*"(resp_[\x21\x23-\x5b\x5d-\x7e]{1,256})"')
 _EVENT_END = re.compile(rb"\n\r?\n")
 _CHOICE = (b'"choices":[{', b'"choices": [{')
 _NO_CHOICE = (b'"choices":[]', b'"choices": []')
@@ -96,6 +97,8 @@ class UsageScanner:
         """Events that carried output: engines send one or more tokens with each."""
         self.failed = False
         """The engine reported an error within the stream."""
+        self.response_id = b""
+        """Of an answer of ``/v1/responses``: what the next call names as the previous one."""
 
     def feed(self, chunk: bytes) -> bytes:
         """Look at the next bytes of the answer and return what to send on (may be empty)."""
@@ -130,6 +133,7 @@ class JsonScanner(UsageScanner):
     def finish(self) -> bytes:
         found = _answer_usage(self._kept) if self._whole else _last_usage(self._kept)
         self._usage = found or self._usage
+        self.response_id = _response_id(self._kept)
         self._kept.clear()
         return b""
 
@@ -189,6 +193,8 @@ class SseScanner(UsageScanner):
             self._usage = _last_usage(lines) or self._usage
         if b'"error"' in lines and _ERROR_EVENT.search(lines):
             self.failed = True
+        if self._output is _DELTA and not self.response_id:
+            self.response_id = _response_id(lines)
 
 
 class HidingScanner(SseScanner):
@@ -247,6 +253,11 @@ def _events_end(data: bytes) -> int:
     """Where the last complete event of ``data`` ends; 0 if none does."""
     plain, crlf = data.rfind(b"\n\n"), data.rfind(b"\n\r\n")
     return max(plain + 2 if plain >= 0 else 0, crlf + 3 if crlf >= 0 else 0)
+
+
+def _response_id(data: bytes | bytearray) -> bytes:
+    match = _RESPONSE_ID.search(data) if b'"resp_' in data else None
+    return bytes(match[1]) if match else b""
 
 
 def _has(marks: tuple[bytes, bytes], event: bytes) -> bool:

@@ -152,6 +152,7 @@ class Ledger:
         args = (
             self._now(), request_id, self._gateway, served.cost, served.tokens, int(served.void),
             int(served.learn), served.output_tokens, served.prompt_bytes, served.prompt_tokens,
+            served.continues_as,
         )  # fmt: skip
         reply = await self._link.call(self._settle, self._request_keys(request_id), args)
         return tuple(_note(line) for line in reply[1:])

@@ -65,6 +65,8 @@ class Served:
     prompt_tokens: int = 0
     learn: bool = False
     """It finished by itself, so that the app's profile may learn from it."""
+    continues_as: str = ""
+    """Another id under which its interaction goes on: an answer that later calls name."""
     void: bool = True
     """Nothing was served: it does not count as a request either."""
 

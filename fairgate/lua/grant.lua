@@ -134,6 +134,19 @@ local function close_call(r, tokens, void, now)
   keep_interaction(interaction, settings.idle_ms, now)
 end
 
+-- The interaction goes on under another id as well, with the calls and tokens it has had so far, so
+-- that a chain of responses keeps one interaction's bounds. A first call begins it.
+local function continue_as(r, name, tokens, now)
+  local seen = {}
+  if r.interaction ~= '' then
+    seen = call('HMGET', key('interaction', r.interaction), 'calls', 'tokens')
+  end
+  local interaction = key('interaction', name)
+  call('HSET', interaction, 'state', 'admitted', 'calls', tonumber(seen[1]) or 1,
+    'tokens', tonumber(seen[2]) or tokens)
+  keep_interaction(interaction, settings.idle_ms, now)
+end
+
 -- Ends a request in whatever state it is: actual cost and tokens replace the estimates, capacity and
 -- place in line are given back. `void`: nothing was served, so it does not count as a request
 -- either. The record goes, so ending it twice does nothing.

@@ -5,6 +5,7 @@
 -- ARGV  1 clock override   2 request id   3 gateway that calls   4 cost at price 1   5 tokens
 --       6 '1' if nothing was served (not counted as a request)   7 '1' to learn the app's profile
 --       8 output tokens per choice   9 prompt bytes   10 prompt tokens
+--       11 further id by which later calls will name the interaction ('' for none)
 -- Reply {'0'} if unknown, else {'1', grants of the calling gateway…} each 'id lane engine priority'
 
 local now = clock(ARGV[1])
@@ -14,6 +15,9 @@ if not r then
 end
 local cost, tokens, void = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6] == '1'
 finish(r, cost, tokens, void, now)
+if ARGV[11] ~= '' and not void then
+  continue_as(r, r.tenant .. ':' .. ARGV[11], tokens, now)
+end
 if ARGV[7] == '1' then
   learn(r.app, cost * r.price, tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10]))
 end

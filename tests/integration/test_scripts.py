@@ -319,6 +319,23 @@ def test_the_privilege_ends_when_the_interaction_idles(make: Make) -> None:
     assert isinstance(driver.admit("r3", tenant_limits=one, interaction="agent"), Denied)
 
 
+def test_a_chain_of_responses_is_one_interaction_with_its_bounds(make: Make) -> None:
+    policy = Policy(interactions=Interactions(max_calls=2))
+    driver = make(engines=ONE, policy=policy)
+    one = limits(rpm=1)
+    driver.admit("r1", tenant_limits=one)
+    driver.settle("r1", continues_as="after-r1")
+    driver.admit("run", "initech")
+    assert queued(driver.admit("r2", tenant_limits=one, interaction="after-r1"))
+    driver.settle("run")
+    driver.settle("r2", continues_as="after-r2")
+    driver.admit("run2", "initech")
+    assert isinstance(driver.admit("r3", tenant_limits=one, interaction="after-r2"), Denied)
+    assert isinstance(driver.admit("r4", "globex", tenant_limits=one), Admitted)
+    other = driver.admit("r5", "globex", tenant_limits=one, interaction="after-r2")
+    assert isinstance(other, Denied), "another tenant's chain gains nothing"
+
+
 def test_another_tenants_interaction_gives_no_privilege(make: Make) -> None:
     driver = make(engines=ONE)
     driver.admit("r1", "acme", interaction="agent")
