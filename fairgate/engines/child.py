@@ -45,7 +45,7 @@ class Child:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=output,
                 stderr=output,
-                env=command.env,
+                env=dict(command.env),  # uvloop takes no other mapping
                 start_new_session=True,
             )
         return cls(process, grace_s)
@@ -75,7 +75,7 @@ class Child:
             pass  # the guard itself hangs: killed with its group
         finally:
             self._kill()
-        await self._process.wait()
+            await self._process.wait()
 
     def _kill(self) -> None:
         # Once only: after the group is gone its id may be given to somebody else's processes.

@@ -83,7 +83,7 @@ class SpawnedEngine:
         self._restarts = restarts
         self._supervisor: asyncio.Task[None] | None = None
         self._trouble = ""
-        self._group: int | None = None
+        self._child: Child | None = None
 
     @property
     def name(self) -> str:
@@ -104,7 +104,7 @@ class SpawnedEngine:
     @property
     def process_group(self) -> int | None:
         """Id of the process group of the present run, if there is one."""
-        return self._group
+        return self._child.group if self._child else None
 
     async def start(self) -> None:
         """Spawn it, wait until it answers, then keep it running until :meth:`stop`.
@@ -127,26 +127,27 @@ class SpawnedEngine:
     async def stop(self) -> None:
         """End it: SIGTERM, then SIGKILL to its process group. Idempotent.
 
-        Cancelled: the ending goes on in the background.
+        Cancelled: its process group gets SIGKILL at once.
         """
         supervisor, self._supervisor = self._supervisor, None
-        if supervisor is not None:
-            supervisor.cancel()
-            await asyncio.wait({supervisor})
+        child, self._child = self._child, None
+        try:
+            if supervisor is not None:
+                supervisor.cancel()
+                await asyncio.wait({supervisor})
+        finally:
+            if child is not None:
+                await child.end()
 
     async def _supervise(self, child: Child) -> None:
-        """Start the engine again whenever it ends by itself; cancelled: end it."""
-        try:
-            failures = 0
-            while True:
-                since = time.monotonic()
-                how = await child.wait()
-                if time.monotonic() - since >= self._restarts.stable_s:
-                    failures = 0
-                child, failures = await self._bring_back(f"its process {how}", failures)
-        finally:
-            await child.end()
-            self._group = None
+        """Start the engine again whenever it ends by itself."""
+        failures = 0
+        while True:
+            since = time.monotonic()
+            how = await child.wait()
+            if time.monotonic() - since >= self._restarts.stable_s:
+                failures = 0
+            child, failures = await self._bring_back(f"its process {how}", failures)
 
     async def _bring_back(self, reason: str, failures: int) -> tuple[Child, int]:
         while True:
@@ -165,16 +166,17 @@ class SpawnedEngine:
 
     async def _bring_up(self) -> Child:
         child, log_start = await self._spawn()
+        self._child = child
         try:
             async with asyncio.timeout(self._patience.start_s):
                 trouble = await self._until_up(child)
         except TimeoutError:
             trouble = f"did not answer within {self._patience.start_s:g} s"
         except BaseException:
-            await child.end()
+            await self._abandon(child)
             raise
         if trouble:
-            await child.end()
+            await self._abandon(child)
             raise EngineStartError(self._start_report(trouble, log_start))
         self._trouble = ""
         return child
@@ -188,8 +190,11 @@ class SpawnedEngine:
             child = await Child.spawn(self._command, self._log_file, grace_s=self._patience.grace_s)
         except OSError as error:
             raise EngineStartError(f"engine {self._name}: cannot be spawned: {error}") from error
-        self._group = child.group
         return child, log_start
+
+    async def _abandon(self, child: Child) -> None:
+        self._child = None
+        await child.end()
 
     async def _until_up(self, child: Child) -> str:
         """Wait until the engine answers; return why that will not happen, else nothing."""

