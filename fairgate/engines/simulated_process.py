@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 
 from fairgate import config
-from fairgate.engines.child import Command
+from fairgate.child import Command
 
 
 def simulated_command(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fairgate import config
-from fairgate.engines.child import Command
+from fairgate.child import Command
 
 _FEW_CORES = 4
 

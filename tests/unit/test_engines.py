@@ -21,7 +21,7 @@ from aiohttp.test_utils import TestServer
 from fairgate import config
 from fairgate.engines import build_engine
 from fairgate.engines.base import Engine, EngineStatus
-from fairgate.engines.child import Command, open_log
+from fairgate.child import Command, open_log
 from fairgate.engines.http import HttpEngine
 from fairgate.engines.probe import Metrics, parse_metrics, probe
 from fairgate.engines.process import Patience, Restarts, SpawnedEngine, free_port
@@ -66,7 +66,7 @@ GATEWAY = """
 import asyncio, os, sys
 from pathlib import Path
 import aiohttp
-from fairgate.engines.child import Command
+from fairgate.child import Command
 from fairgate.engines.process import SpawnedEngine
 async def main():
     def command(port):
@@ -433,7 +433,7 @@ class TestSpawnedEngine:
             assert longest / 2 <= restarts.delay_s(failures) <= longest
 
     def test_a_large_log_is_set_aside(self, tmp_path: Path, monkeypatch: Any) -> None:
-        monkeypatch.setattr("fairgate.engines.child._LOG_KEEP_BYTES", 10)
+        monkeypatch.setattr("fairgate.child._LOG_KEEP_BYTES", 10)
         log = tmp_path / "e.log"
         assert open_log(log) == 0
         log.write_bytes(b"12345")

@@ -28,7 +28,7 @@ class Child:
     """A command that runs under the guard, in a session of its own, with its output in a file.
 
     It ends, with every process that it started, when :meth:`end` is called or when this process
-    ends, however that happens (see :mod:`fairgate.engines.guard`).
+    ends, however that happens (see :mod:`fairgate.guard`).
     """
 
     def __init__(self, process: asyncio.subprocess.Process, grace_s: float) -> None:
