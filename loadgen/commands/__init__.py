@@ -1,0 +1,1 @@
+"""The sub-commands of ``loadgen``, one module each."""

@@ -1,0 +1,118 @@
+"""``loadgen simulate``: what every policy would do with a load, in virtual time."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from loadgen.commands.common import EXIT_USAGE, check_writable, say
+from loadgen.errors import LoadgenError, SpecError
+from loadgen.report import markdown_table, plain_table
+from loadgen.simulation.campaign import Experiment, Result, experiments, run_all
+from loadgen.simulation.output import write_report, write_runs
+from loadgen.simulation.policies import named_policies
+from loadgen.simulation.scenarios import SCENARIOS, Scenario, of_trace
+from loadgen.simulation.sources import Source, find_traces
+from loadgen.simulation.table import table_of
+
+ALL = "all"
+
+
+def simulate(
+    scenarios: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SCENARIO|TRACE...",
+            help=f"all, {', '.join(SCENARIOS)}; or a trace as for replay (APP=FILE names its app).",
+        ),
+    ],
+    policy: Annotated[
+        str,
+        typer.Option(help="Names with commas between, all (the presets) or ablations."),
+    ] = ALL,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each, with other draws.")] = 3,
+    calls: Annotated[int, typer.Option(min=100, help="About so many calls per run.")] = 4000,
+    load: Annotated[
+        float | None,
+        typer.Option(min=0.01, help="Offered load; 1 is all that the engines can serve."),
+    ] = None,
+    retries: Annotated[int, typer.Option(min=0, help="Times a client comes back after a 429.")] = 0,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder with the Azure traces; without them, synthetic ones like them."),
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Processes; default: one for each core.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Folder for report.html, report.json and report.md.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the figures as JSON.")] = None,
+    markdown: Annotated[bool, typer.Option(help="Print the table as Markdown.")] = False,
+) -> None:
+    """Simulate scenarios or traces under several policies and print what each of them gives.
+
+    The policies are fairgate's own scripts on an embedded store; engines and time are simulated.
+    The same arguments give the same figures. Ends with 0, or 2 for wrong options.
+    """
+    try:
+        check_writable(
+            json, report and report / "report.json" if report and report.is_dir() else None
+        )
+        chosen = _chosen(scenarios)
+        planned = experiments(
+            chosen, named_policies(policy), seeds,
+            load=load, calls=calls, source=Source(find_traces(data)), retries=retries,
+        )  # fmt: skip
+    except LoadgenError as error:
+        say(f"loadgen: {error}")
+        raise typer.Exit(EXIT_USAGE) from error
+    results = _run(planned, jobs or os.cpu_count() or 1)
+    runs = [result.run for result in results]
+    if json is not None:
+        write_runs(runs, json)
+    if report is not None:
+        about = {scenario.name: scenario.about for scenario in chosen}
+        write_report("fairgate: policies compared in simulation", runs, report, about, results)
+    rows = table_of(runs)
+    typer.echo(markdown_table(rows) if markdown else plain_table(rows))
+
+
+def _chosen(names: Sequence[str]) -> list[Scenario]:
+    chosen: list[Scenario] = []
+    traces = []
+    for name in names:
+        if name == ALL:
+            chosen += SCENARIOS.values()
+        elif name in SCENARIOS:
+            chosen.append(SCENARIOS[name])
+        elif name.startswith("synthetic:") or Path(name.partition("=")[2] or name).is_file():
+            traces.append(name)
+        else:
+            raise SpecError(
+                f"{name}: neither a scenario nor a file; scenarios: {', '.join(SCENARIOS)}"
+            )
+    if traces:
+        label = "+".join(Path(name.rpartition("=")[2]).stem for name in traces)
+        chosen.append(Scenario(label, partial(of_trace, traces), load=0.8))
+    return chosen
+
+
+def _run(planned: Sequence[Experiment], jobs: int) -> list[Result]:
+    """In the order of ``planned``, whatever the order in which they end."""
+    began = time.monotonic()
+    done: dict[tuple[str, str, int], Result] = {}
+    for result in run_all(planned, jobs):
+        run = result.run
+        done[run.scenario, run.policy, run.seed] = result
+        say(
+            f"{len(done)}/{len(planned)} after {time.monotonic() - began:.0f} s: "
+            f"{run.scenario}, {run.policy}, seed {run.seed}"
+        )
+    return [done[one.scenario.name, one.policy, one.seed] for one in planned]

@@ -1,0 +1,287 @@
+"""The figures of one simulated run: those of a replay, and what only a simulation can know."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+from msgspec import Struct
+
+from fairgate.config import Policy
+from fairgate.policy import resolve_policy
+from loadgen.metrics import Summary, percentile, summarise, tpot_ms
+from loadgen.records import Outcome
+from loadgen.service import Accumulated, Price
+from loadgen.simulation.bound import BoundCheck, check_tenants, check_users
+from loadgen.simulation.driver import Recording
+from loadgen.simulation.workload import POOL, Slo, Workload
+
+_WARM_UP = 0.1
+"""Part of the time that shares leave out: profiles are learned and lines fill."""
+
+_SHOWN_USERS = 20
+
+
+class UserFigures(Struct, frozen=True):
+    """One user, within the time in which all compete (after the first tenth, until calls end)."""
+
+    service: float
+    """Service units."""
+    normalised: float
+    """The same in typical requests: divided by what calls of the app cost its tenant on average."""
+    ttft_p99_ms: float | None
+
+
+class Run(Summary, frozen=True, kw_only=True):
+    """One scenario under one policy with one seed: an element of ``runs`` in the JSON."""
+
+    scenario: str
+    policy: str
+    seed: int
+    load: float
+    """Offered, 1.0 being what the engines can serve."""
+    calls_per_s: float
+    """The engines' capacity for such calls, as measured under ``fcfs`` when all come at once."""
+    capacity_use: float
+    """Calls completed while calls came in, over what the engines could have served meanwhile."""
+    steady_tokens_per_s: float
+    """Tokens delivered while calls came in, per second: unlike the throughput, it leaves out how
+    long the last ones took. Work that was refused is missing in it, idle capacity too."""
+    goodput_per_s: float
+    """Completed calls that met the SLO and belong to no broken interaction, per second."""
+    tpot_ms: dict[str, float | None]
+    worst_ttft_p99_ms: float | None
+    """Of the tenant that is worst off."""
+    worst_tenant: str
+    throttled_by_cause: dict[str, int]
+    throttled_interactions: int
+    throttled_users: int
+    interactions_completed: int
+    interactions_broken: int
+    """Lost a call after at least one of them was served."""
+    interactions_refused: int
+    """Lost their first call: nothing was served in vain."""
+    idle_while_waiting_s: float
+    """Time in which the head of a line fitted and was not granted."""
+    release_interval_s: float | None
+    """Mean time between two releases of capacity: the floor of waiting without preemption."""
+    victim_slowdown: float | None = None
+    """(p99 TTFT with the abuser - release interval) / p99 TTFT without, of the other tenants, at
+    the abuser's worst; ``None`` where nobody abuses."""
+    victim_ttft_p99_s: tuple[float, float] | None = None
+    """That p99 with the abuser and without, seconds."""
+    service_bound: float
+    """VTC's bound between tenants, see :mod:`loadgen.simulation.bound`."""
+    worst_difference: float
+    user_bound: float
+    worst_user_difference: float
+    bound_violations: int
+    """Of both levels."""
+    backlogged_pairs: int
+    shares: dict[str, float]
+    """Each tenant's part of the service while all compete."""
+    users: dict[str, UserFigures]
+    share_error: float | None
+    """Largest relative distance of a tenant's share from its weight's; ``None`` unless all ask for
+    more than they get, as with the next one."""
+    user_spread: float | None
+    """Largest relative distance of a user's normalised service from its tenant's mean."""
+    rpm: int
+    """Requests per minute that a user may send where limits bite."""
+
+
+class Conditions(Struct, frozen=True, kw_only=True):
+    """What a run was made under."""
+
+    scenario: str
+    policy: str
+    seed: int
+    load: float
+    capacity: float
+    """Calls per second that the engines can serve."""
+    rpm: int
+
+
+def figures(
+    conditions: Conditions, policy: Policy, workload: Workload, recording: Recording,
+    without: Recording | None,
+) -> Run:  # fmt: skip
+    """All figures of ``recording``; ``without`` is the same without the abuser, if there is one."""
+    outcomes = recording.outcomes
+    tenants, users = _bounds(policy, workload, recording)
+    summary = summarise(outcomes, workload.weights)
+    worst = max(summary.tenants, key=lambda t: summary.tenants[t].ttft_ms.p99 or 0.0)
+    victims = _victims(workload, recording, without)
+    broken, refused, completed = _interactions(outcomes)
+    tpot = tpot_ms(outcomes)
+    shares, each_user = _shares(outcomes, workload), _users(outcomes, workload.span_s)
+    lost = [o for o in outcomes if o.result == "throttled"]
+    return Run(
+        **{name: getattr(summary, name) for name in Summary.__struct_fields__},
+        scenario=conditions.scenario,
+        policy=conditions.policy,
+        seed=conditions.seed,
+        load=conditions.load,
+        calls_per_s=conditions.capacity,
+        capacity_use=_capacity_use(outcomes, workload.span_s, conditions.capacity),
+        steady_tokens_per_s=Accumulated(outcomes, Price(1, 1)).through(workload.span_s)
+        / workload.span_s,
+        goodput_per_s=_goodput(outcomes, broken, workload.slo) / summary.duration_s,
+        tpot_ms={"p50": tpot.p50, "p90": tpot.p90, "p99": tpot.p99},
+        worst_ttft_p99_ms=summary.tenants[worst].ttft_ms.p99,
+        worst_tenant=worst,
+        throttled_by_cause=dict(sorted(Counter(o.reason for o in lost).items())),
+        throttled_interactions=len({o.interaction for o in lost if o.interaction}),
+        throttled_users=len({(o.tenant, o.user) for o in lost}),
+        interactions_completed=completed,
+        interactions_broken=len(broken),
+        interactions_refused=refused,
+        idle_while_waiting_s=recording.idle_while_waiting_s,
+        release_interval_s=_release_interval(outcomes, workload),
+        victim_slowdown=victims and _slowdown(victims, _release_interval(outcomes, workload)),
+        victim_ttft_p99_s=victims,
+        service_bound=tenants.bound,
+        worst_difference=tenants.worst,
+        user_bound=users.bound,
+        worst_user_difference=users.worst,
+        bound_violations=tenants.violations + users.violations,
+        backlogged_pairs=tenants.pairs + users.pairs,
+        shares=shares,
+        users=each_user,
+        share_error=_share_error(shares, workload.weights) if workload.contended else None,
+        user_spread=_user_spread(each_user) if workload.contended else None,
+        rpm=conditions.rpm,
+    )
+
+
+def _bounds(
+    policy: Policy, workload: Workload, recording: Recording
+) -> tuple[BoundCheck, BoundCheck]:
+    resolved = resolve_policy(policy)
+    prices = {name: lane.price for name, lane in workload.config.pools[POOL].lanes.items()}
+    measured = recording.outcomes, recording.units
+    return (
+        check_tenants(*measured, workload.weights, resolved, prices),
+        check_users(*measured, resolved, prices),
+    )
+
+
+def _interactions(outcomes: Sequence[Outcome]) -> tuple[set[str], int, int]:
+    """Interactions that broke after a served call; how many lost their first; how many finished."""
+    lost: dict[str, int] = {}
+    done: Counter[str] = Counter()
+    sizes: dict[str, int] = {}
+    for o in outcomes:
+        if o.interaction is None:
+            continue
+        sizes[o.interaction] = o.calls
+        if o.result == "completed":
+            done[o.interaction] += 1
+        else:
+            lost[o.interaction] = o.number
+    broken = {name for name, number in lost.items() if number > 0}
+    completed = sum(done[name] == size for name, size in sizes.items())
+    return broken, len(lost) - len(broken), completed
+
+
+def _goodput(outcomes: Iterable[Outcome], broken: set[str], slo: Slo) -> int:
+    return sum(_meets(o, slo) and o.interaction not in broken for o in outcomes)
+
+
+def _meets(o: Outcome, slo: Slo) -> bool:
+    if o.result != "completed" or o.first_token_s is None:
+        return False
+    decode_s = (o.end_s - o.first_token_s) / max(1, o.completion_tokens - 1)
+    return o.first_token_s - o.intended_s <= slo.ttft_s and decode_s <= slo.tpot_s
+
+
+def _capacity_use(outcomes: Iterable[Outcome], span_s: float, capacity: float) -> float:
+    done = sum(o.result == "completed" and o.end_s <= span_s for o in outcomes)
+    return done / (span_s * capacity)
+
+
+def _release_interval(outcomes: Iterable[Outcome], workload: Workload) -> float | None:
+    begin_s, end_s = (workload.span_s * part for part in workload.phase)
+    released = sum(o.result == "completed" and begin_s <= o.end_s < end_s for o in outcomes)
+    return (end_s - begin_s) / released if released else None
+
+
+def _victims(
+    workload: Workload, recording: Recording, without: Recording | None
+) -> tuple[float, float] | None:
+    """p99 TTFT of the victims at the abuser's worst, with it and without it, seconds."""
+    if without is None:
+        return None
+    begin_s, end_s = (workload.span_s * part for part in workload.phase)
+    worst = []
+    for outcomes in (recording.outcomes, without.outcomes):
+        ttfts = [
+            (o.end_s if o.first_token_s is None else o.first_token_s) - o.intended_s
+            for o in outcomes
+            if o.tenant != workload.abuser and begin_s <= o.intended_s < end_s
+        ]  # a victim that was refused or gave up in line counts with the time it lost
+        worst.append(percentile(ttfts, 99) or 0.0)
+    return worst[0], worst[1]
+
+
+def _slowdown(victims: tuple[float, float], release_interval_s: float | None) -> float:
+    with_abuser, without = victims
+    return max(0.0, with_abuser - (release_interval_s or 0.0)) / without
+
+
+def _competing(outcomes: Sequence[Outcome], span_s: float, units: Sequence[float]) -> float:
+    service = Accumulated(outcomes, Price(), units)
+    return service.through(span_s) - service.until(_WARM_UP * span_s)
+
+
+def _shares(outcomes: Sequence[Outcome], workload: Workload) -> dict[str, float]:
+    got = {}
+    for name in workload.weights:
+        calls = [o for o in outcomes if o.tenant == name]
+        got[name] = _competing(calls, workload.span_s, [1.0] * len(calls))
+    total = sum(got.values()) or 1.0
+    return {name: service / total for name, service in got.items()}
+
+
+def _share_error(shares: Mapping[str, float], weights: Mapping[str, float]) -> float:
+    total = sum(weights.values())
+    return max(abs(shares[name] * total / weight - 1) for name, weight in weights.items())
+
+
+def _user_spread(users: Mapping[str, UserFigures]) -> float:
+    tenants: defaultdict[str, list[float]] = defaultdict(list)
+    for name, user in users.items():
+        tenants[name.partition("/")[0]].append(user.normalised)
+    return max(
+        abs(value * len(values) / sum(values) - 1)
+        for values in tenants.values()
+        for value in values
+    )
+
+
+def _users(outcomes: Sequence[Outcome], span_s: float) -> dict[str, UserFigures]:
+    """Those with most calls."""
+    price = Price()
+    costs: defaultdict[tuple[str, str | None], list[float]] = defaultdict(list)
+    by_user: defaultdict[tuple[str, str | None], list[Outcome]] = defaultdict(list)
+    for o in outcomes:
+        costs[o.tenant, o.app].append(price.cost(o.wanted_prompt_tokens, o.wanted_output_tokens))
+        by_user[o.tenant, o.user].append(o)
+    typical = {app: sum(values) / len(values) for app, values in costs.items()}
+    shown = sorted(by_user, key=lambda user: (-len(by_user[user]), str(user)))[:_SHOWN_USERS]
+    return {
+        f"{tenant}/{user}": _user(by_user[tenant, user], span_s, typical)
+        for tenant, user in sorted(shown, key=str)
+    }
+
+
+def _user(
+    calls: Sequence[Outcome], span_s: float, typical: dict[tuple[str, str | None], float]
+) -> UserFigures:
+    ttfts = [o.first_token_s - o.intended_s for o in calls if o.first_token_s is not None]
+    p99 = percentile(ttfts, 99)
+    return UserFigures(
+        service=_competing(calls, span_s, [1.0] * len(calls)),
+        normalised=_competing(calls, span_s, [typical[o.tenant, o.app] for o in calls]),
+        ttft_p99_ms=None if p99 is None else 1000 * p99,
+    )

@@ -1,0 +1,93 @@
+"""The figures of many runs as a table: medians over seeds, one row per scenario and policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from loadgen.report import Rows
+from loadgen.simulation.figures import Run
+from loadgen.simulation.statistics import Spread, over_seeds
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One figure; ``better`` says which direction is good, for the charts' captions."""
+
+    title: str
+    value: Callable[[Run], float | None]
+    form: str
+    better: str = ""
+    chart: bool = False
+
+
+def throttled_share(run: Run) -> float:
+    """Refused requests over all that were sent, percent."""
+    sent = sum(tenant.requests for tenant in run.tenants.values())
+    return 100 * sum(tenant.throttled for tenant in run.tenants.values()) / max(1, sent)
+
+
+def _seconds(ms: float | None) -> float | None:
+    return None if ms is None else ms / 1000
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
+
+
+COLUMNS = (
+    Column("tokens/s", lambda r: r.steady_tokens_per_s, ",.0f", "higher"),
+    Column("capacity used %", lambda r: 100 * r.capacity_use, ".1f"),
+    Column("Jain", lambda r: r.jain, ".3f", "higher", chart=True),
+    Column(
+        "TTFT p99 of the worst tenant, s",
+        lambda r: _seconds(r.worst_ttft_p99_ms), ".1f", "lower", chart=True,
+    ),
+    Column("goodput/s", lambda r: r.goodput_per_s, ".3f", "higher", chart=True),
+    Column("throttled %", throttled_share, ".2f", "lower", chart=True),
+    Column("queue timeouts", lambda r: r.throttled_by_cause.get("queue_timeout", 0), ",.0f"),
+    Column("interactions done", lambda r: r.interactions_completed, ",.0f", "higher"),
+    Column("interactions broken", lambda r: r.interactions_broken, ",.0f", "lower"),
+    Column("wasted tokens", lambda r: r.wasted_tokens, ",.0f", "lower", chart=True),
+    Column("victim slowdown", lambda r: r.victim_slowdown, ".2f", "lower", chart=True),
+    Column("share error %", lambda r: _percent(r.share_error), ".1f", "lower", chart=True),
+    Column("user spread %", lambda r: _percent(r.user_spread), ".1f", "lower", chart=True),
+    Column("bound violations", lambda r: r.bound_violations, ".0f", "lower"),
+    Column("idle while waiting s", lambda r: r.idle_while_waiting_s, ".2f", "lower"),
+)  # fmt: skip
+
+Groups = dict[tuple[str, str], list[Run]]
+
+
+def grouped(runs: Iterable[Run]) -> Groups:
+    """Runs by scenario and policy, in the order in which they come."""
+    groups: Groups = {}
+    for run in runs:
+        groups.setdefault((run.scenario, run.policy), []).append(run)
+    return groups
+
+
+def spread_of(runs: Sequence[Run], column: Column) -> Spread | None:
+    """Median and interval of one figure over the seeds; ``None`` where it has no meaning."""
+    return over_seeds([value for run in runs if (value := column.value(run)) is not None])
+
+
+def table_of(runs: Iterable[Run]) -> Rows:
+    """Header and rows; columns that say nothing anywhere are left out."""
+    groups = grouped(runs)
+    cells = {
+        column: [spread_of(members, column) for members in groups.values()] for column in COLUMNS
+    }
+    shown = [column for column, spreads in cells.items() if any(spreads)]
+    rows = [["scenario: policy", *(column.title for column in shown)]]
+    for index, (scenario, policy) in enumerate(groups):
+        row = [_cell(cells[column][index], column.form) for column in shown]
+        rows.append([f"{scenario}: {policy}", *row])
+    return rows
+
+
+def _cell(spread: Spread | None, form: str) -> str:
+    if spread is None:
+        return "-"
+    middle, low, high = (format(v, form) for v in (spread.median, spread.low, spread.high))
+    return middle if low == high else f"{middle} [{low}, {high}]"
