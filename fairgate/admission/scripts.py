@@ -20,6 +20,14 @@ class Script:
 
 def load_script(name: str) -> Script:
     """Read ``name`` (``admit``, ``settle``, ``cancel`` or ``renew``) from the package."""
-    folder = resources.files("fairgate") / "lua"
-    text = b"\n".join((folder / f"{part}.lua").read_bytes() for part in (*_SHARED, name))
-    return Script(name, text, hashlib.sha1(text).hexdigest().encode())  # noqa: S324 — EVALSHA's digest
+    return compose_script(name, _read(name))
+
+
+def compose_script(name: str, text: bytes) -> Script:
+    """A script of one's own behind the shared pieces, for looking at a pool's state."""
+    whole = b"\n".join((*map(_read, _SHARED), text))
+    return Script(name, whole, hashlib.sha1(whole).hexdigest().encode())  # noqa: S324 — EVALSHA's digest
+
+
+def _read(part: str) -> bytes:
+    return (resources.files("fairgate") / "lua" / f"{part}.lua").read_bytes()

@@ -33,7 +33,7 @@ end
 
 local grants = {}
 for lane in pairs(sweep(now, 8)) do
-  grant_next(lane, now, grants)
+  grant_waiting(lane, now, grants)
 end
 
 local r = {
@@ -174,7 +174,7 @@ end
 
 -- Every check is passed: only now anything is written.
 r.cost = tonumber(ARGV[9]) * r.price
-r.expected = expected_cost(app, r.cost)
+r.expected = expected_cost(r)
 for _, scope in ipairs(scopes) do
   count(scope.account, 1, tokens, now)
   scope.account.flight = scope.account.flight + 1
@@ -192,10 +192,11 @@ end
 
 if engine then
   grant(r, engine, now)
+  reposition_everywhere(r) -- it may wait in other lanes
 else
   enqueue(r, now)
-  grant_next(r.lane, now, grants)
 end
+grant_waiting(r.lane, now, grants)
 for i, granted in ipairs(grants) do
   if granted.id == id then
     r = table.remove(grants, i)

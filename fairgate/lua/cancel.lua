@@ -11,8 +11,6 @@ if not r then
 end
 finish(r, 0, 0, true, now)
 local grants = {}
-if r.state ~= 'swept' then
-  grant_next(r.lane, now, grants) -- whoever stood behind it may fit
-end
+grant_waiting(r.lane, now, grants) -- whoever stood behind it may fit
 save_accounts()
 return {'1', unpack(deliver(grants, ARGV[3]))}

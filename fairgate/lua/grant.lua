@@ -73,6 +73,21 @@ local function grant_next(lane, now, grants)
   end
 end
 
+-- The same in all lanes, `lane` first: a charge in one lane changes who is next in the others, where
+-- the new head may fit although the old one did not.
+local function grant_waiting(lane, now, grants)
+  local before
+  repeat
+    before = #grants
+    grant_next(lane, now, grants)
+    for _, other in ipairs(settings.lane_names) do
+      if other ~= lane then
+        grant_next(other, now, grants)
+      end
+    end
+  until #settings.lane_names == 1 or #grants == before
+end
+
 -- What the ledger says of urgency, for engines that schedule by priority: lower goes first.
 local function priority_of(r)
   return math.floor(math.min(tenant_account(r).s, 2 ^ 53))

@@ -36,10 +36,14 @@ local function load_counters(r)
   return t, u
 end
 
--- Cost of a typical request of the app, in service units: what one request is measured against.
-local function expected_cost(app, cost)
-  local mean = tonumber(call('HGET', key('app', app), 'mean_cost'))
-  return math.max(mean or cost, 1e-6)
+-- Cost of a typical request of the app, in service units: what one request is measured against. It
+-- is the tenant's own mean where users are compared within their tenant, so that no tenant can
+-- distort the measure of another's users by naming the same app for other things.
+local function expected_cost(r)
+  local mean = settings.levels ~= 'user'
+    and call('HGET', key('profile', r.tenant .. ':' .. r.app), 'mean_cost')
+    or call('HGET', key('app', r.app), 'mean_cost')
+  return math.max(tonumber(mean) or r.cost, 1e-6)
 end
 
 local function tenant_units(r, cost)
@@ -148,8 +152,18 @@ end
 -- of output lengths by stochastic approximation in log space. Old requests fade after `MEMORY`.
 local MEMORY = 2000
 
-local function learn(app, cost, output_tokens, prompt_bytes, prompt_tokens)
-  local app_key = key('app', app)
+local function learn_own_mean(r, cost)
+  local profile = key('profile', r.tenant .. ':' .. r.app)
+  local old = call('HMGET', profile, 'samples', 'mean_cost')
+  local samples = math.min((tonumber(old[1]) or 0) + 1, MEMORY)
+  local mean = tonumber(old[2]) or cost
+  call('HSET', profile, 'samples', samples, 'mean_cost', mean + (cost - mean) / samples)
+  call('PEXPIRE', profile, settings.state_ttl_ms)
+end
+
+local function learn(r, cost, output_tokens, prompt_bytes, prompt_tokens)
+  learn_own_mean(r, cost)
+  local app_key = key('app', r.app)
   local old = call('HMGET', app_key, 'samples', 'mean_cost', 'output_quantile', 'bytes_per_token')
   local samples = math.min((tonumber(old[1]) or 0) + 1, MEMORY)
   local mean = tonumber(old[2]) or cost
@@ -167,5 +181,5 @@ local function learn(app, cost, output_tokens, prompt_bytes, prompt_tokens)
   end
   call('HSET', app_key, 'samples', samples, 'mean_cost', mean + (cost - mean) / samples,
     'output_quantile', quantile, 'bytes_per_token', ratio)
-  call('SADD', PREFIX .. 'apps', app)
+  call('SADD', PREFIX .. 'apps', r.app)
 end

@@ -91,12 +91,17 @@ local function reposition_everywhere(r, left)
   end
 end
 
-local function enqueue(r, now)
-  local arrival = call('INCR', PREFIX .. 'arrivals')
-  local t, u = tenant_account(r), user_account(r)
-  if r.continuation ~= '1' or not settings.fair then
-    arrival = arrival + FIRST_CALL
+-- Where a request stands among those of its user.
+local function place_of(r, arrival)
+  if r.continuation == '1' and settings.fair then
+    return arrival
   end
+  return arrival + FIRST_CALL
+end
+
+local function enqueue(r, now)
+  local arrival = place_of(r, call('INCR', PREFIX .. 'arrivals'))
+  local t, u = tenant_account(r), user_account(r)
   r.state, r.queued_at = 'waiting', now
   save_request(r)
   call('ZADD', requests_key(r), arrival, r.id)
@@ -126,4 +131,29 @@ local function head_of_line(lane, nth)
   local place = {lane = lane, line_tenant = tenant}
   place.line_user = call('ZRANGE', users_key(place), 0, 0)[1]
   return load_request(call('ZRANGE', requests_key(place), 0, 0)[1])
+end
+
+-- Lines up anew everybody who waits, in the order of arrival: what tells them apart has changed.
+local function line_up_again(lane)
+  local waiting = {}
+  for _, tenant in ipairs(call('ZRANGE', tenants_key(lane), 0, -1)) do
+    local place = {lane = lane, line_tenant = tenant}
+    for _, user in ipairs(call('ZRANGE', users_key(place), 0, -1)) do
+      place.line_user = user
+      local requests = call('ZRANGE', requests_key(place), 0, -1, 'WITHSCORES')
+      for i = 1, #requests, 2 do
+        table.insert(waiting, {id = requests[i], arrival = tonumber(requests[i + 1]) % FIRST_CALL})
+      end
+      call('DEL', requests_key(place))
+    end
+    call('DEL', users_key(place))
+  end
+  call('DEL', tenants_key(lane))
+  for _, w in ipairs(waiting) do
+    local r = load_request(w.id)
+    r.line_tenant, r.line_user = line_names(r.tenant, r.user)
+    save_request(r)
+    call('ZADD', requests_key(r), place_of(r, w.arrival), r.id)
+    reposition(r, lane)
+  end
 end

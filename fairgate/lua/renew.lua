@@ -14,6 +14,12 @@ local gateway, lease_ms = ARGV[2], tonumber(ARGV[3])
 local gateways_key = PREFIX .. 'gateways'
 local was_alive = gateway_lives(gateway, now)
 
+-- What decides by whom and by what requests are told apart in line.
+local function line_rules()
+  return load_settings() and settings.order .. ' ' .. settings.levels
+end
+local old_rules = line_rules()
+
 local values = {}
 for name, value in pairs(cjson.decode(ARGV[4])) do
   table.insert(values, name)
@@ -21,7 +27,12 @@ for name, value in pairs(cjson.decode(ARGV[4])) do
 end
 call('HSET', KEYS[1], unpack(values))
 call('HSETNX', KEYS[1], 'epoch', gateway .. '@' .. string.format('%.0f', now))
-load_settings()
+local new_rules = line_rules()
+if old_rules and old_rules ~= new_rules then
+  for _, lane in ipairs(settings.lane_names) do
+    line_up_again(lane)
+  end
+end
 
 if ARGV[8] == '1' then
   call('ZADD', gateways_key, now - 1, gateway) -- leaving: what it still holds is swept like a dead one's
@@ -89,9 +100,9 @@ for _, lane in ipairs(settings.lane_names) do
     end
     lane_stats.seqs = lane_stats.seqs + seqs
   end
-  grant_next(lane, now, grants)
   stats[lane] = lane_stats
 end
+grant_waiting(settings.lane_names[1], now, grants)
 save_accounts()
 
 for lane, lane_stats in pairs(stats) do

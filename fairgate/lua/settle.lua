@@ -19,11 +19,9 @@ if ARGV[11] ~= '' and not void then
   continue_as(r, r.tenant .. ':' .. ARGV[11], tokens, now)
 end
 if ARGV[7] == '1' then
-  learn(r.app, cost * r.price, tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10]))
+  learn(r, cost * r.price, tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10]))
 end
 local grants = {}
-if r.state ~= 'swept' then
-  grant_next(r.lane, now, grants)
-end
+grant_waiting(r.lane, now, grants)
 save_accounts()
 return {'1', unpack(deliver(grants, ARGV[3]))}
