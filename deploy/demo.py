@@ -19,7 +19,8 @@ TENANTS = {"acme": 2, "globex": 1, "initech": 1}
 CURL = """\
   curl -s {url}/v1/chat/completions \\
     -H 'Authorization: Bearer fg-demo-acme' -H 'Content-Type: application/json' \\
-    -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "What is 17 + 25?"}}], "max_tokens": 50}}'
+    -d '{{"model": "{model}", "max_tokens": 50,
+         "messages": [{{"role": "user", "content": "What is 17 + 25?"}}]}}'
 """
 
 
