@@ -179,6 +179,9 @@ class Lane(Base, frozen=True):
     """Further model names that clients may use for this lane."""
     price: Positive = 1.0
     """Multiplies the cost of a token in the ledger."""
+    headroom: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    """Share of the lane's sequences kept for tenants who run less than their fair share of it, so
+    that they need not wait for a running request to end. Costs throughput while nobody takes it."""
     context_tokens: Count | None = None
     """Longest prompt + output; caps the expected output."""
     tokenizer: str = "ratio"

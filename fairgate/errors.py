@@ -41,7 +41,14 @@ class ConfigError(FairgateError):
 
 
 class StoreError(FairgateError):
-    """The store (Redis, Valkey) is away, timed out, or answered with an error."""
+    """The store (Redis, Valkey) is away, timed out, or answered with an error.
+
+    ``sent``: the call may have run all the same.
+    """
+
+    def __init__(self, message: str, *, sent: bool = True) -> None:
+        super().__init__(message)
+        self.sent = sent
 
 
 class EngineStartError(FairgateError):

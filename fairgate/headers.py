@@ -27,7 +27,13 @@ MAX_RETRY_AFTER_S = 120
 
 REQUEST_ID = b"x-request-id"
 
+DEGRADED_OPEN: Header = (b"x-fairgate-degraded", b"open")
+"""On answers to requests that passed without admission, since the store was away."""
+
 _DEFAULT_RETRY_S = 1.0
+_RETRY_LATER = frozenset(
+    {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE}
+)
 _JITTER = 0.25
 _SF_INTEGER_MAX = 10**15 - 1
 _PROBLEM_TYPES = "https://iana.org/assignments/http-problem-types#"
@@ -159,7 +165,7 @@ def error_response(
 def _status_headers(refusal: Refusal, rng: Random) -> list[Header]:
     if refusal.status == HTTPStatus.UNAUTHORIZED:
         return [(b"www-authenticate", b"Bearer")]
-    if refusal.status not in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+    if refusal.status not in _RETRY_LATER:
         return []
     wait_s = _DEFAULT_RETRY_S if refusal.retry_after is None else refusal.retry_after
     headers = [(b"retry-after", b"%d" % retry_after(wait_s, rng))]

@@ -65,6 +65,7 @@ class _Exchange:
         self.ended = False
         self.outcome = "completed"
         self.lane = self.engine = NOBODY
+        self.leased = True
         self.queue_s = 0.0
         self.served = Served()
 
@@ -146,13 +147,17 @@ class _Exchange:
         ticket = self.ticket
         assert ticket is not None  # noqa: S101 — the app runs only with a ticket
         self.status = message["status"]
-        sent = list(message.get("headers", ()))
-        kind = next((v for n, v in sent if n.lower() == b"content-type"), b"")
+        sent = [(name.lower(), value) for name, value in message.get("headers", ())]
+        added = self._headers(ticket)
+        replaced = {name for name, _ in added}
         if self.status < HTTPStatus.BAD_REQUEST:
             hide = ticket.call.needs_usage
+            kind = dict(sent).get(b"content-type", b"")
             self.scanner = scanner_for(ticket.call.route, bytes(kind), hide_usage=hide)
-        sent += self._headers(ticket)
-        return {**message, "headers": sent}
+            if hide:
+                replaced.add(b"content-length")  # the app counted what is withheld
+        kept = [header for header in sent if header[0] not in replaced]
+        return {**message, "headers": kept + added}
 
     def _headers(self, ticket: Ticket) -> list[headers.Header]:
         grant = ticket.grant
@@ -162,6 +167,8 @@ class _Exchange:
         added = headers.route_headers(
             self.request_id, lane=grant.lane, engine=grant.engine, queue_s=ticket.queue_s
         )
+        if not grant.leased:
+            added.append(headers.DEGRADED_OPEN)
         return added + (headers.limit_headers(grant.limits) if grant.limits else [])
 
     async def _refuse(self, refusal: Refusal) -> None:
@@ -201,6 +208,7 @@ class _Exchange:
         if ticket is None or ticket.grant is None:
             return
         self.lane, self.engine = ticket.grant.lane, ticket.grant.engine
+        self.leased = ticket.grant.leased
         self.queue_s = ticket.queue_s
         self.served = self._what_was_served(ticket)
         ticket.settle(self.served)
@@ -241,6 +249,8 @@ class _Exchange:
         queue_s = self.ticket.queue_s if self.ticket else 0.0
         output = self.served.tokens - self.served.prompt_tokens
         metrics.request(tenant, self.lane, self.outcome, queue_s=queue_s, first_byte_s=first_byte_s)
+        if not self.leased:
+            metrics.passed_by(tenant)
         if not self.served.void:
             metrics.served(tenant, self.served.prompt_tokens, output, self.served.cost)
         if not self.runtime.config.server.access_log:

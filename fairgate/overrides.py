@@ -84,12 +84,13 @@ async def with_running_engines(config: Config, urls: Sequence[str]) -> Config:
     if wrong := [f"--engine: expected an http(s) address, got {u!r}" for u in urls if not _ok(u)]:
         raise ConfigError(wrong)
     async with aiohttp.ClientSession() as session:
-        found = await asyncio.gather(*(_look(session, url.rstrip("/")) for url in urls))
+        bases = [url.rstrip("/").removesuffix("/v1") for url in urls]
+        found = await asyncio.gather(*(_look(session, url) for url in bases))
     lanes: dict[str, Lane] = {}
-    for url, status in zip(urls, found, strict=True):
+    for url, status in zip(bases, found, strict=True):
         if not status.models:
             raise ConfigError([f"--engine {url}: {status.detail or 'it lists no models'}"])
-        _add(lanes, status, HttpEngine(url=url.rstrip("/")), _known_lanes(config))
+        _add(lanes, status, HttpEngine(url=url), _known_lanes(config))
     pool_name = next(iter(config.pools), "main")
     pool = replace(config.pools[pool_name], lanes=lanes)
     changed = replace(config, pools={pool_name: pool})

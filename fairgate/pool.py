@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 
 from fairgate.accounting import Estimate, Estimator, TokenEstimator, cost
 from fairgate.admission.grants import GrantListener
 from fairgate.admission.ledger import Ledger
 from fairgate.admission.link import Link
-from fairgate.admission.model import Ask, LaneStatistics, Served
+from fairgate.admission.model import Ask, Grant, LaneStatistics, Served
 from fairgate.admission.queue import Admission
 from fairgate.codec import Call
 from fairgate.config import Config, Lane
 from fairgate.configrules import AUTO_MODEL
 from fairgate.engines.base import Engine
 from fairgate.engines.monitor import EngineMonitor
+from fairgate.errors import StoreError
+from fairgate.failopen import OpenDoor
 from fairgate.identity import Principal
 from fairgate.policy import resolve_policy
 from fairgate.routing.base import LaneView, Router
@@ -58,7 +61,10 @@ class Pool:
             queues={lane: spec.queue for lane, spec in self.lanes.items()},
             capacity=self.monitor.reports,
             heartbeat_s=config.store.heartbeat_s,
+            headroom={lane: spec.headroom for lane, spec in self.lanes.items()},
+            on_failure=config.store.on_failure,
         )
+        self._door = OpenDoor(self.monitor) if config.store.on_failure == "open" else None
         self._listener = GrantListener(store_url, ledger.channel, self.admission.take)
 
     async def start(self) -> None:
@@ -132,6 +138,30 @@ class Pool:
             interaction=principal.interaction or "",
             timeout_s=self.lanes[lanes[0]].queue.timeout_s,
         )
+
+    async def acquire(self, ask: Ask) -> Grant:
+        """Wait for capacity; see :meth:`fairgate.admission.queue.Admission.acquire`.
+
+        Without the store, the grant is one without a lease where ``store.on_failure`` says so.
+        Every grant must be settled.
+        """
+        try:
+            return await self.admission.acquire(ask)
+        except StoreError:
+            if self._door is None:
+                raise
+            return self._door.grant(ask)
+
+    def settle(self, grant: Grant, served: Served) -> asyncio.Task[None] | None:
+        """End a granted request, once; see :meth:`fairgate.admission.queue.Admission.settle`.
+
+        Nothing, and no task, where it has no lease.
+        """
+        if grant.leased:
+            return self.admission.settle(grant.id, served)
+        assert self._door is not None  # noqa: S101 — nobody else gives grants without a lease
+        self._door.end(grant)
+        return None
 
     def served(self, call: Call, estimate: Estimate, usage: Usage, *, learn: bool) -> Served:
         """What ``usage`` amounts to; what the engine did not tell is taken from the estimate."""

@@ -117,12 +117,9 @@ async def _store_url(config: Config, stack: AsyncExitStack) -> str:
 
 
 def _client(config: Config) -> aiohttp.ClientSession:
-    timeouts = config.timeouts
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
-        timeout=aiohttp.ClientTimeout(
-            total=None, sock_connect=timeouts.connect_s, sock_read=timeouts.idle_s
-        ),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=config.timeouts.connect_s),
         auto_decompress=False,
         cookie_jar=aiohttp.DummyCookieJar(),
         read_bufsize=256 * 1024,

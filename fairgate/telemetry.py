@@ -78,6 +78,10 @@ class Metrics:
             "fairgate_throttled", "Requests refused, by the limit that did.",
             ("tenant", "limit"), registry=r,
         )  # fmt: skip
+        self._degraded = Counter(
+            "fairgate_degraded_requests", "Passed without admission, since the store was away.",
+            ("tenant",), registry=r,
+        )  # fmt: skip
         self._tokens = Counter("fairgate_tokens", "Tokens settled.", ("tenant", "kind"), registry=r)
         self._service = Counter(
             "fairgate_service_units", "Service received, in weighted tokens at price 1.",
@@ -97,6 +101,7 @@ class Metrics:
         self._limit = Gauge("fairgate_lane_limit_sequences", "May run at once.", lane, registry=r)
         self._up = Gauge("fairgate_lane_engines_up", "Engines that are up.", lane, registry=r)
         self._gateways = Gauge("fairgate_gateways", "Replicas alive.", ("pool",), registry=r)
+        self._store_up = Gauge("fairgate_store_up", "1: the store answers.", ("pool",), registry=r)
         self._owed = Gauge(
             "fairgate_settlements_owed", "Not taken by the store yet.", ("pool",), registry=r
         )
@@ -121,6 +126,10 @@ class Metrics:
         """One request was refused by ``limit``."""
         self._throttled.labels(self._label(tenant), limit).inc()
 
+    def passed_by(self, tenant: str) -> None:
+        """One request was served without the store."""
+        self._degraded.labels(self._label(tenant)).inc()
+
     def served(self, tenant: str, prompt_tokens: int, output_tokens: int, service: float) -> None:
         """One request was settled."""
         label = self._label(tenant)
@@ -132,7 +141,9 @@ class Metrics:
         """The exposition text, with the pools' state as of their last heartbeat."""
         for name, pool in pools.items():
             self._gateways.labels(name).set(pool.admission.pool.gateways)
-            self._owed.labels(name).set(pool.admission.statistics().owed)
+            statistics = pool.admission.statistics()
+            self._owed.labels(name).set(statistics.owed)
+            self._store_up.labels(name).set(statistics.store_up)
             for lane in pool.lanes:
                 s = pool.statistics(lane)
                 self._waiting.labels(name, lane).set(s.waiting)

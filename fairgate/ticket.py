@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -48,8 +50,13 @@ class Ticket:
         self._reported: Usage | None = None
 
     async def acquire(self) -> Grant:
-        """Wait for capacity; see :meth:`fairgate.admission.queue.Admission.acquire`."""
-        self.grant = await self.pool.admission.acquire(self._ask)
+        """Wait for capacity; see :meth:`fairgate.pool.Pool.acquire`."""
+        began = time.perf_counter()
+        try:
+            self.grant = await self.pool.acquire(self._ask)
+        except BaseException:
+            self.queue_s += time.perf_counter() - began
+            raise
         self.queue_s += self.grant.queue_s
         return self.grant
 
@@ -60,7 +67,9 @@ class Ticket:
         :meth:`acquire`; then nothing is held.
         """
         failed = self.grant
-        self.settle(Served())
+        if settled := self.settle(Served()):
+            # Taken by the store first: until then this request counts as one in flight.
+            await asyncio.wait({settled})
         self._moves += 1
         self._ask = replace(
             self._ask,
@@ -70,11 +79,10 @@ class Ticket:
         )
         return await self.acquire()
 
-    def settle(self, served: Served) -> None:
+    def settle(self, served: Served) -> asyncio.Task[None] | None:
         """Give the grant back, if one is held, and charge what was served. Does not wait."""
-        if self.grant is not None:
-            grant, self.grant = self.grant, None
-            self.pool.admission.settle(grant.id, served)
+        grant, self.grant = self.grant, None
+        return self.pool.settle(grant, served) if grant is not None else None
 
     def report_usage(self, usage: Usage) -> None:
         """For handlers that know better than the answer's bytes tell what was used."""

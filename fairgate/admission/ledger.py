@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,8 +77,10 @@ class Renewed:
     statistics: PoolStatistics
 
 
-def settings_of(policy: ResolvedPolicy, lanes: Iterable[str]) -> dict[str, Argument]:
-    """The pool's settings as the scripts read them."""
+def settings_of(
+    policy: ResolvedPolicy, lanes: Iterable[str], headroom: Mapping[str, float] | None = None
+) -> dict[str, Argument]:
+    """The pool's settings as the scripts read them; ``headroom`` by lane, 0 where not named."""
     return {
         "order": policy.order,
         "throttle": policy.throttle,
@@ -94,6 +96,9 @@ def settings_of(policy: ResolvedPolicy, lanes: Iterable[str]) -> dict[str, Argum
         "max_tokens": policy.interactions.max_tokens,
         "state_ttl_ms": round(STATE_TTL_S * 1000),
         "lanes": "".join(f",{lane}" for lane in lanes),
+        "headroom": "".join(
+            f",{lane}={share}" for lane, share in (headroom or {}).items() if share
+        ),
         "max_score": MAX_SCORE,
     }
 

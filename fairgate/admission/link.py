@@ -59,6 +59,7 @@ class Link:
         )
         self._timeout_s = timeout_s
         self._connection: AbstractConnection | None = None
+        self._introduced: set[bytes] = set()
         self._pending: list[_Call] = []
         self._sent: deque[_Call] = deque()
         self._wake = asyncio.Event()
@@ -84,25 +85,32 @@ class Link:
         waiting = [c.future for c in (*self._sent, *self._pending) if not c.future.done()]
         if waiting:
             await asyncio.wait(waiting, timeout=self._timeout_s)
-        if self._writer is not None:
-            self._writer.cancel()
-            await asyncio.gather(self._writer, return_exceptions=True)
-            self._writer = None
-        await self._drop(StoreError("the connection to the store was closed"))
+        tasks = [task for task in (self._writer, self._reader) if task is not None]
+        self._writer = None
+        closed = StoreError("the connection to the store was closed")
+        _fail(self._pending, closed)
+        self._drop(closed)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._pool.disconnect()
 
     async def _write_loop(self) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
+            try:
+                connection = self._connection or await self._connect()
+            except StoreError as error:
+                _fail(self._pending, error)
+                continue
             batch, self._pending = self._pending, []
             try:
-                await self._send(batch)
-            except (RedisError, OSError, StoreError) as error:
-                await self._drop(StoreError(f"store: {error}"), batch)
+                await self._send(connection, batch)
+            except (RedisError, OSError) as error:
+                self._drop(StoreError(f"store: {error}"))
 
-    async def _send(self, batch: list[_Call]) -> None:
-        connection = self._connection or await self._connect()
+    async def _send(self, connection: AbstractConnection, batch: list[_Call]) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
         for call in batch:
@@ -110,19 +118,33 @@ class Link:
         self._sent.extend(batch)
         if self._watchdog is None:
             self._watchdog = loop.call_later(self._timeout_s, self._check_silence)
-        packed = connection.pack_commands([call.command() for call in batch])
+        packed = connection.pack_commands([self._command(call) for call in batch])
         await connection.send_packed_command(packed, check_health=False)
+
+    def _command(self, call: _Call) -> tuple[Argument, ...]:
+        """A script's first call on a connection carries its text: the server may not have it, and
+        who is told so only by the replies loses the order of its calls."""
+        first = call.script.sha not in self._introduced
+        self._introduced.add(call.script.sha)
+        return call.command(whole=first)
 
     async def _connect(self) -> AbstractConnection:
         loop = asyncio.get_running_loop()
         if loop.time() < self._not_before:
-            raise StoreError("away; not trying again yet")
-        # Replicas that lost the same store do not all come back in the same instant.
-        self._not_before = loop.time() + random.uniform(0.1, 0.4)  # noqa: S311 — jitter
+            raise StoreError("store: away; not trying again yet", sent=False)
         connection: AbstractConnection = self._pool.make_connection()
-        await connection.connect()
+        try:
+            # Limits the handshake as well, for whose replies redis-py would wait without end.
+            async with asyncio.timeout(self._timeout_s):
+                await connection.connect()
+        except (RedisError, OSError) as error:
+            # Replicas that lost the same store do not all come back in the same instant.
+            self._not_before = loop.time() + random.uniform(0.1, 0.4)  # noqa: S311 — jitter
+            await connection.disconnect(nowait=True)
+            why = str(error) or f"no connection within {self._timeout_s:g} s"
+            raise StoreError(f"store: {why}", sent=False) from error
         self._connection = connection
-        self._not_before = 0.0
+        self._introduced.clear()
         self._reader = loop.create_task(self._read_loop(connection), name="fairgate-store-reader")
         return connection
 
@@ -140,11 +162,10 @@ class Link:
                 else:
                     self._answer(reply)
         except (RedisError, OSError) as error:
-            self._reader = None
-            await self._drop(StoreError(f"store: {error}"))
+            self._drop(StoreError(f"store: {error}"))
 
     async def _send_whole(self, connection: AbstractConnection) -> None:
-        """The server does not have the script (restart, flush): send its text, once."""
+        """The server lost the script (a flush): send the call again, with the text."""
         call = self._sent.popleft()
         self._sent.append(call)
         packed = connection.pack_commands([call.command(whole=True)])
@@ -167,28 +188,28 @@ class Link:
         left = self._sent[0].sent_at + self._timeout_s - loop.time()
         if left > 0:
             self._watchdog = loop.call_later(left, self._check_silence)
-        elif self._connection is not None:
-            # The reader notices and fails what is under way.
-            self._connection._close()  # noqa: SLF001 — no public sync close
-            self._fail(StoreError(f"store: no answer for {self._timeout_s:g} s"))
+        else:
+            self._drop(StoreError(f"store: no answer for {self._timeout_s:g} s"))
 
-    def _fail(self, error: StoreError, batch: Sequence[_Call] = ()) -> None:
-        calls = [*self._sent, *batch]
-        self._sent.clear()
-        for call in calls:
-            if not call.future.done():
-                call.future.set_exception(error)
-                call.future.exception()  # seen: nobody may be waiting any more
-
-    async def _drop(self, error: StoreError, batch: Sequence[_Call] = ()) -> None:
+    def _drop(self, error: StoreError) -> None:
+        """Give the connection up, with whatever may still arrive on it; the next call makes a new
+        one."""
         connection, self._connection = self._connection, None
         reader, self._reader = self._reader, None
         if self._watchdog is not None:
             self._watchdog.cancel()
             self._watchdog = None
-        self._fail(error, batch)
-        if reader is not None:
+        _fail(self._sent, error)
+        if reader is not None and reader is not asyncio.current_task():
             reader.cancel()
-            await asyncio.gather(reader, return_exceptions=True)
         if connection is not None:
-            await connection.disconnect(nowait=True)
+            connection._close()  # noqa: SLF001 — there is no public one that does not wait
+
+
+def _fail(calls: list[_Call] | deque[_Call], error: StoreError) -> None:
+    """End all ``calls`` with ``error`` and forget them."""
+    for call in calls:
+        if not call.future.done():
+            call.future.set_exception(error)
+            call.future.exception()  # seen: nobody may be waiting any more
+    calls.clear()

@@ -50,6 +50,8 @@ class Grant:
     queue_s: float
     limits: LimitView | None = None
     """What is left of the tightest rate limits."""
+    leased: bool = True
+    """The store knows of it; else it was given while the store was away, and nothing is settled."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+import itertools
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 
@@ -20,12 +21,23 @@ from fairgate.admission.ledger import (
     settings_of,
 )
 from fairgate.admission.model import Ask, EngineReport, Grant, PoolStatistics, Served
+from fairgate.admission.outage import Outage
 from fairgate.config import Queue
-from fairgate.errors import NoEngine, QueueTimeout, StoreError, Throttled, Unavailable
+from fairgate.errors import (
+    FairgateError,
+    NoEngine,
+    QueueTimeout,
+    StoreError,
+    Throttled,
+    Unavailable,
+)
 from fairgate.policy import ResolvedPolicy
 
 MISSED_BEATS = 5
 _RENEWALS = 3
+_PAID_PER_BEAT = 1000  # debts of a long outage must not hold the next beat up
+
+OnFailure = Literal["open", "closed"]
 
 log = structlog.get_logger("fairgate.admission")
 
@@ -38,6 +50,8 @@ class AdmissionStatistics:
     running: int
     owed: int
     """Settlements that the store has not taken yet."""
+    store_up: bool
+    """It answered when it was last asked."""
 
 
 class _Waiter:
@@ -47,12 +61,20 @@ class _Waiter:
         self.ask = ask
         self.granted = granted
 
+    def fail(self, error: FairgateError) -> None:
+        """Have its place end with ``error``, unless it is granted."""
+        if not self.granted.done():
+            self.granted.set_exception(error)
+            self.granted.exception()  # seen: nobody may be waiting for it yet, or ever
+
 
 class Admission:
     """The gate of one pool.
 
-    ``capacity`` tells the engines' state whenever a heartbeat goes out. All methods belong to one
-    event loop.
+    ``capacity`` tells the engines' state whenever a heartbeat goes out. ``on_failure`` says what a
+    store that is away means to those who ask: ``closed`` keeps trying, and those in line keep
+    their place until their deadline; ``open`` fails at once, those in line after five missed beats,
+    and the caller lets them pass by. All methods belong to one event loop.
     """
 
     def __init__(
@@ -63,12 +85,17 @@ class Admission:
         queues: dict[str, Queue],
         capacity: Callable[[], list[EngineReport]],
         heartbeat_s: float = 1.0,
+        headroom: Mapping[str, float] | None = None,
+        on_failure: OnFailure = "closed",
     ) -> None:
         self._ledger = ledger
+        self._on_failure = on_failure
+        self._outage = Outage()
         self._queues = queues
         self._capacity = capacity
         self._heartbeat_s = heartbeat_s
-        self._settings = settings_of(policy, queues)
+        self._headroom = headroom
+        self._settings = settings_of(policy, queues, headroom)
         self._waiting: dict[str, _Waiter] = {}
         self._running: set[str] = set()
         self._owed: dict[str, Served] = {}
@@ -82,8 +109,12 @@ class Admission:
 
     def statistics(self) -> AdmissionStatistics:
         """Requests of this process in line and granted, and settlements still to be taken."""
-        running = len(self._running.difference(self._owed))
-        return AdmissionStatistics(len(self._waiting), running, len(self._owed))
+        return AdmissionStatistics(
+            waiting=len(self._waiting),
+            running=len(self._running.difference(self._owed)),
+            owed=len(self._owed),
+            store_up=not self._outage.lasts,
+        )
 
     # Life
 
@@ -98,8 +129,7 @@ class Admission:
             self._beat.cancel()
             await asyncio.gather(self._beat, return_exceptions=True)
         for waiter in self._waiting.values():
-            if not waiter.granted.done():
-                waiter.granted.set_exception(Unavailable("the gateway is shutting down"))
+            waiter.fail(Unavailable("the gateway is shutting down"))
         if self._background:
             await asyncio.wait(self._background, timeout=MISSED_BEATS * self._heartbeat_s)
         try:
@@ -109,7 +139,7 @@ class Admission:
 
     def apply_policy(self, policy: ResolvedPolicy) -> None:
         """Change the policy of the whole pool; effective with the heartbeat that goes out now."""
-        self._settings = settings_of(policy, self._queues)
+        self._settings = settings_of(policy, self._queues, self._headroom)
         self.renew_soon()
 
     def renew_soon(self) -> None:
@@ -126,6 +156,8 @@ class Admission:
         :class:`StoreError` when the store is away. Cancelled or failed, nothing stays reserved,
         charged or in line. Every grant must be settled, once or more often.
         """
+        if self._outage.lasts and self._on_failure == "open":
+            raise StoreError("store: away", sent=False)
         loop = asyncio.get_running_loop()
         began = loop.time()
         waiter = _Waiter(ask, loop.create_future())
@@ -137,6 +169,11 @@ class Admission:
             note = await self._place(reply, waiter)
         except (Throttled, NoEngine):
             raise  # the script wrote nothing
+        except StoreError as error:
+            self._note_away(error)
+            if error.sent:
+                self._withdraw(ask.id)
+            raise
         except BaseException:
             self._withdraw(ask.id)
             raise
@@ -218,7 +255,7 @@ class Admission:
     def _reap(self, task: asyncio.Task[None]) -> None:
         self._background.discard(task)
         if not task.cancelled() and isinstance(error := task.exception(), StoreError):
-            log.warning("the store is away", error=str(error), owed=len(self._owed))
+            self._note_away(error)
 
     # Heartbeat
 
@@ -234,7 +271,18 @@ class Admission:
                 await self._renew()
                 await self._pay()
             except StoreError as error:
-                log.warning("heartbeat failed", error=str(error))
+                self._note_away(error)
+                self._turn_away()
+
+    def _note_away(self, error: StoreError) -> None:
+        if self._outage.begin(error):
+            self.renew_soon()  # it may have been the connection only
+
+    def _turn_away(self) -> None:
+        """Fail those in line, once the store takes this gateway for dead anyway."""
+        if self._on_failure == "open" and self._outage.seconds > MISSED_BEATS * self._heartbeat_s:
+            for waiter in self._waiting.values():
+                waiter.fail(StoreError("store: away"))
 
     async def _renew(self) -> None:
         """Renew; callers at the same time share one call."""
@@ -245,6 +293,7 @@ class Admission:
     async def _renew_once(self) -> None:
         while True:
             renewed = await self._call_renew()
+            self._outage.end(len(self._owed))
             self.pool = renewed.statistics
             self._since_ms = renewed.now_ms
             forgotten = self._epoch != renewed.epoch or not renewed.known
@@ -280,12 +329,12 @@ class Admission:
                 self._hand_out((note,))
             elif waiter.ask.id not in self._waiting:
                 self._withdraw(waiter.ask.id)
-        elif not isinstance(reply, Unknown) and not waiter.granted.done():
-            waiter.granted.set_exception(_refusal(reply))
+        elif not isinstance(reply, Unknown):
+            waiter.fail(_refusal(reply))
 
     async def _pay(self) -> None:
-        for request_id, served in list(self._owed.items()):
-            await self._settle(request_id, served)
+        some = list(itertools.islice(self._owed.items(), _PAID_PER_BEAT))
+        await asyncio.gather(*(self._settle(request_id, served) for request_id, served in some))
 
 
 def _refusal(reply: Denied | Down) -> Throttled | NoEngine:

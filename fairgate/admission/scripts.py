@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from importlib import resources
 
-_SHARED = ("common", "accounts", "ledger", "capacity", "line", "grant")
+_SHARED = ("common", "accounts", "ledger", "capacity", "line", "headroom", "grant")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from fairgate.codec import rewrite
 from fairgate.engines.base import Engine
-from fairgate.errors import BadGateway, GatewayTimeout, Refusal
+from fairgate.errors import BadGateway, GatewayTimeout, Refusal, Unavailable
 from fairgate.runtime import Runtime
 from fairgate.ticket import SCOPE_KEY, Ticket
 
@@ -26,6 +26,9 @@ _HOP_BY_HOP = frozenset(
 )  # fmt: skip
 _PASSED_ON = frozenset({b"accept", b"traceparent", b"tracestate", b"user-agent"})
 
+_Answer = tuple[aiohttp.ClientResponse, bytes]
+"""With its first part, or all of it unless it is a stream."""
+
 log = structlog.get_logger("fairgate.gateway")
 
 
@@ -38,38 +41,26 @@ class Forwarder:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Forward one request. The client's leaving cancels the engine's work on it."""
         ticket: Ticket = scope[SCOPE_KEY]
-        whole = b""
+        stream = ticket.call.stream
         async with ticket.inbox.until_gone():
-            response = await self._open(scope, ticket)
-            try:
-                if ticket.call.stream:
-                    await _stream(response, send)
-                else:
-                    whole = await _read(response)
-            except BaseException:
-                response.close()  # not given back half read: this is what tells the engine
-                raise
+            response, first = await self._open(scope, ticket)
+            if stream:
+                await _stream(response, first, send)
         # Outside the block: the server reports a disconnect as soon as the answer is complete.
-        if not ticket.call.stream:
+        if not stream:
             await send(_start(response))
-        await send({"type": "http.response.body", "body": whole})
+        await send({"type": "http.response.body", "body": b"" if stream else first})
 
-    async def _open(self, scope: Scope, ticket: Ticket) -> aiohttp.ClientResponse:
-        """The engine's answer, its body unread; from another engine if the first one fails."""
-        for attempt in range(1, ATTEMPTS + 1):
-            engine = self._engine(ticket)
+    async def _open(self, scope: Scope, ticket: Ticket) -> _Answer:
+        """An answer; while the client has seen nothing, another engine is tried if one fails."""
+        for _ in range(ATTEMPTS - 1):
             try:
-                response = await self._post(scope, ticket, engine)
+                return await self._ask(scope, ticket)
             except Refusal as failure:
-                log.warning("engine failed", engine=engine.name, error=failure.message)
-                if attempt == ATTEMPTS:
-                    raise
-            else:
-                if response.status not in _RETRIED or attempt == ATTEMPTS:
-                    return response
-                response.close()
+                engine = ticket.grant.engine if ticket.grant else ""
+                log.warning("engine failed", engine=engine, error=failure.message)
             await ticket.move()
-        raise AssertionError("unreachable")
+        return await self._ask(scope, ticket)
 
     def _engine(self, ticket: Ticket) -> Engine:
         grant = ticket.grant
@@ -78,7 +69,23 @@ class Forwarder:
             raise BadGateway("the granted engine is not in this gateway's configuration")
         return engine
 
-    async def _post(self, scope: Scope, ticket: Ticket, engine: Engine) -> aiohttp.ClientResponse:
+    async def _ask(self, scope: Scope, ticket: Ticket) -> _Answer:
+        """Send the request to the granted engine and wait for its answer to begin."""
+        engine = self._engine(ticket)
+        timeout_s = self._runtime.config.timeouts.first_byte_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._post(scope, ticket, engine)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            if ticket.grant is not None:
+                ticket.pool.monitor.failed(ticket.grant.lane, engine.name)
+            raise BadGateway(f"the engine cannot be reached ({type(error).__name__})") from error
+        except TimeoutError:
+            raise GatewayTimeout(f"the engine sent nothing within {timeout_s:g} s") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise BadGateway(f"the engine failed ({type(error).__name__})") from error
+
+    async def _post(self, scope: Scope, ticket: Ticket, engine: Engine) -> _Answer:
         grant = ticket.grant
         assert grant is not None  # noqa: S101 — the middleware admits before it calls us
         lane = ticket.pool.lanes[grant.lane]
@@ -89,39 +96,47 @@ class Forwarder:
             include_usage=True,
             priority=grant.priority if engine.priority else None,
         )
-        timeout_s = self._runtime.config.timeouts.first_byte_s
+        response = await self._runtime.session.post(
+            engine.url + scope["path"],
+            data=body,
+            headers=_request_headers(scope, ticket, engine),
+            allow_redirects=False,
+        )
         try:
-            async with asyncio.timeout(timeout_s):
-                return await self._runtime.session.post(
-                    engine.url + scope["path"],
-                    data=body,
-                    headers=_request_headers(scope, ticket, engine),
-                    allow_redirects=False,
-                )
-        except TimeoutError:
-            raise GatewayTimeout(f"the engine sent nothing within {timeout_s:g} s") from None
-        except aiohttp.ClientConnectorError as error:
-            ticket.pool.monitor.failed(grant.lane, engine.name)
-            raise BadGateway(f"the engine cannot be reached ({type(error).__name__})") from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise BadGateway(f"the engine failed ({type(error).__name__})") from error
+            return response, await self._first_part(response, whole=not ticket.call.stream)
+        except BaseException:
+            response.close()
+            raise
+
+    async def _first_part(self, response: aiohttp.ClientResponse, *, whole: bool) -> bytes:
+        if response.status in _RETRIED:
+            raise Unavailable(f"the engine answered {response.status}", code="engine_unavailable")
+        if whole:
+            return await response.read()
+        first = await response.content.readany()
+        _limit_silence(response, self._runtime.config.timeouts.idle_s)
+        return first
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    try:
-        return await response.read()
-    except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        raise BadGateway(f"the engine broke off ({type(error).__name__})") from error
+def _limit_silence(response: aiohttp.ClientResponse, idle_s: float) -> None:
+    """From here on; aiohttp's own ``sock_read`` would limit the wait for the first byte as well."""
+    handler = response.connection.protocol if response.connection is not None else None
+    if handler is not None:
+        handler.read_timeout = idle_s
+        handler.start_timeout()
 
 
-async def _stream(response: aiohttp.ClientResponse, send: Send) -> None:
+async def _stream(response: aiohttp.ClientResponse, first: bytes, send: Send) -> None:
     """All but the end of the answer. A client that reads slowly slows the engine's sending."""
-    await send(_start(response))
     try:
+        await send(_start(response))
+        await send({"type": "http.response.body", "body": first, "more_body": True})
         async for chunk in response.content.iter_any():
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
         raise BadGateway(f"the engine broke off ({type(error).__name__})") from error
+    finally:
+        response.close()  # if it is not complete, this is what tells the engine
 
 
 def _start(response: aiohttp.ClientResponse) -> Message:

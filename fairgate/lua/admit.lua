@@ -125,7 +125,8 @@ local engine
 for i = 25, #ARGV, 2 do
   local lane = ARGV[i]
   if lane_is_up(lane) then
-    engine = call('ZCARD', tenants_key(lane)) == 0 and pick(lane, r.kv, r.avoid) or nil
+    local nobody_waits = call('ZCARD', tenants_key(lane)) == 0
+    engine = nobody_waits and may_take(r, lane) and pick(lane, r.kv, r.avoid) or nil
     if engine or not r.lane then
       r.lane, r.price = lane, tonumber(ARGV[i + 1])
     end
@@ -190,6 +191,7 @@ else
   load_counters(r)
 end
 
+note_active(r, now)
 if engine then
   grant(r, engine, now)
   reposition_everywhere(r) -- it may wait in other lanes

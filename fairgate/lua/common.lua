@@ -23,7 +23,7 @@ end
 local SETTINGS = {
   'epoch', 'order', 'throttle', 'interactions', 'normalise_tenant', 'normalise_user', 'levels',
   'advantage', 'backfill', 'quantile', 'idle_ms', 'max_calls', 'max_tokens', 'state_ttl_ms',
-  'lanes', 'max_score', 'last_served', 'base',
+  'lanes', 'headroom', 'max_score', 'last_served', 'base',
 }
 local settings
 
@@ -43,6 +43,10 @@ local function load_settings()
   settings.lane_names = {}
   for lane in string.gmatch(settings.lanes, '[^,]+') do
     table.insert(settings.lane_names, lane)
+  end
+  settings.headroom_of = {}
+  for lane, share in string.gmatch(settings.headroom or '', ',([^=]+)=([^,]+)') do
+    settings.headroom_of[lane] = settings.fair and tonumber(share) or nil
   end
   return true
 end

@@ -2,11 +2,13 @@
 
 local MAX_GRANTS = 256 -- per script call, so that a lane coming up does not block the server
 local BACKFILL_LOOKS = 16
+local HEADROOM_LOOKS = 16
 
 local function grant(r, engine, now)
   local t, u = load_counters(r)
   r.state, r.engine = 'granted', engine
   occupy(r, 1)
+  note_running(r, 1)
   charge(r, r.cost)
   rebase(r)
   settings.last_served, t.ls = t.s, u.s
@@ -56,10 +58,20 @@ local function backfill(lane, head, now, grants)
   end
 end
 
+-- The first in line whose tenant may have a sequence now; without headroom, the head of the line.
+local function next_in_line(lane)
+  for nth = 0, settings.headroom_of[lane] and HEADROOM_LOOKS or 0 do
+    local r = head_of_line(lane, nth)
+    if not r or may_take(r, lane) then
+      return r
+    end
+  end
+end
+
 -- Work conservation: as long as the head of the line fits, it goes. Appends to `grants`.
 local function grant_next(lane, now, grants)
   while #grants < MAX_GRANTS do
-    local r = head_of_line(lane, 0)
+    local r = next_in_line(lane)
     local engine = r and pick(lane, r.kv, r.avoid)
     local before = #grants
     if engine then
@@ -174,6 +186,7 @@ local function finish(r, cost, tokens, void, now)
   else
     if r.state == 'granted' then
       occupy(r, -1)
+      note_running(r, -1)
       call('ZREM', key('held', r.gateway), r.id)
       close_flight(r, tokens, requests, now)
     else -- swept: all but the charge was given back when its gateway was declared dead
@@ -192,6 +205,7 @@ local SWEPT_MS = 600000
 
 local function sweep_lease(r, now)
   occupy(r, -1)
+  note_running(r, -1)
   call('ZREM', key('held', r.gateway), r.id)
   close_flight(r, r.tokens, 0, now)
   r.state = 'swept'

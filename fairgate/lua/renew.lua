@@ -101,15 +101,14 @@ for _, lane in ipairs(settings.lane_names) do
     lane_stats.seqs = lane_stats.seqs + seqs
   end
   stats[lane] = lane_stats
+  call('HSET', key('lane', lane), 'limit', lane_stats.limit,
+    'active_weight', settings.headroom_of[lane] and active_weight(lane, now) or 0)
 end
 grant_waiting(settings.lane_names[1], now, grants)
 save_accounts()
 
 for lane, lane_stats in pairs(stats) do
-  local free = call('ZRANGEBYSCORE', free_key(lane), '(0', '+inf', 'WITHSCORES')
-  for i = 2, #free, 2 do
-    lane_stats.free = lane_stats.free + tonumber(free[i])
-  end
+  lane_stats.free = free_sequences(lane)
   lane_stats.waiting = tonumber(call('HGET', key('lane', lane), 'waiting')) or 0
 end
 

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from typing import Any, ClassVar
 
 import pytest
@@ -19,7 +20,7 @@ from support.ledger_driver import LEASE_S, PREFIX, LedgerDriver, limits
 
 from fairgate.admission.ledger import Admitted, Denied, Down
 from fairgate.admission.model import EngineReport
-from fairgate.config import Policy, Queue
+from fairgate.config import Policy, Preset, Queue
 
 LANES = ("small", "large")
 TENANTS = {"acme": 2.0, "globex": 1.0, "initech": 0.5}
@@ -32,6 +33,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     url: ClassVar[str]
     policy: ClassVar[Policy]
+    headroom: ClassVar[dict[str, float]] = {}
     live = Bundle("live")
 
     def __init__(self) -> None:
@@ -47,6 +49,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 EngineReport("large", "c", True, 2),
             ),
             queue=Queue(max_waiting=12, max_waiting_per_tenant=8),
+            headroom=self.headroom,
         )
         self.number = 0
         self.state: dict[str, str] = {}
@@ -219,13 +222,24 @@ class LedgerMachine(RuleBasedStateMachine):
         for lane in LANES:
             head = self.head(lane)
             for engine in self.driver.engines:
-                if head is None or engine.lane != lane or not engine.up:
+                if head is None or engine.lane != lane or not engine.up or lane in self.headroom:
                     continue
                 e = self.driver.record("engine", f"{lane}:{engine.name}")
                 kv = min(int(head["kv"]), engine.kv_cache_tokens)
                 no_sequence = int(float(e["limit"])) <= int(e["seqs"])
                 no_kv = engine.kv_cache_tokens > 0 and int(e["kv"]) + kv > engine.kv_cache_tokens
                 assert no_sequence or no_kv, f"{lane}:{engine.name} is idle while the head fits"
+
+    @invariant()
+    def headroom_counts_what_runs(self) -> None:
+        for lane in self.headroom:
+            running = [
+                self.asked[i][0]
+                for i, r in self.records().items()
+                if r["state"] == GRANTED and r["lane"] == lane
+            ]
+            counted = self.driver.client.hgetall(f"{PREFIX}running:{lane}")
+            assert {t: int(n) for t, n in counted.items()} == Counter(running)
 
     @invariant()
     def counters_equal_what_was_charged(self) -> None:
@@ -242,11 +256,15 @@ class LedgerMachine(RuleBasedStateMachine):
             assert int(account.get("waiting", 0)) == states.count(WAITING)
 
 
-@pytest.mark.parametrize("preset", ["fairserve", "vtc", "fcfs", "overload-only"])
-def test_the_ledger_holds_its_invariants(valkey_server: str, preset: str) -> None:
-    machine = type(
-        "Machine", (LedgerMachine,), {"url": valkey_server, "policy": Policy(preset=preset)}
-    )
+@pytest.mark.parametrize(
+    ("preset", "headroom"),
+    [("fairserve", {}), ("fairserve", {"small": 0.4}), ("vtc", {}), ("fcfs", {}), ("rpm", {})],
+)
+def test_the_ledger_holds_its_invariants(
+    valkey_server: str, preset: Preset, headroom: dict[str, float]
+) -> None:
+    settled = {"url": valkey_server, "policy": Policy(preset=preset), "headroom": headroom}
+    machine = type("Machine", (LedgerMachine,), settled)
     run = settings(
         max_examples=int(os.environ.get("FAIRGATE_EXAMPLES", "25")),
         stateful_step_count=40,

@@ -192,6 +192,33 @@ def test_backfill_lets_small_requests_pass_within_its_bound(make: Make) -> None:
     assert queued(driver.admit("small2", "umbrella", kv_tokens=10, cost=10.0))
 
 
+def test_headroom_is_kept_for_tenants_below_their_share(make: Make) -> None:
+    engine = EngineReport("small", "e0", True, 8)
+    driver = make(engines=(engine,), headroom={"small": 0.25})
+    assert granted(driver.admit("calm", "globex"))
+    driver.settle("calm")
+    driver.beat()
+    flood = [driver.admit(f"flood{i}") for i in range(10)]
+    assert [granted(reply) for reply in flood] == [True] * 6 + [False] * 4
+    assert granted(driver.admit("calm1", "globex")), "it need not wait, though others do"
+    assert granted(driver.admit("calm2", "globex")), "also while its counter is above the flood's"
+    assert queued(driver.admit("calm3", "globex")), "nothing is left"
+    driver.settle("calm1")
+    assert sorted(driver.running())[:2] == ["calm2", "calm3"]
+
+
+def test_headroom_costs_nothing_once_a_tenant_has_been_alone_for_a_minute(make: Make) -> None:
+    engine = EngineReport("small", "e0", True, 8)
+    driver = make(engines=(engine,), headroom={"small": 0.25})
+    driver.admit("calm", "globex")
+    driver.settle("calm")
+    driver.wait(61)
+    assert all(granted(driver.admit(f"r{i}")) for i in range(8))
+    for i in range(8):
+        driver.settle(f"r{i}")
+    assert driver.client.hgetall("fg:{test}:running:small") == {}
+
+
 def test_kv_tokens_bound_what_runs_at_once(make: Make) -> None:
     driver = make(engines=(EngineReport("small", "e0", True, 8, kv_cache_tokens=100),))
     assert granted(driver.admit("r1", kv_tokens=60))

@@ -336,8 +336,9 @@ Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class FakeEngine:
     """A server that answers as a test tells it, on the test's own loop. Tells no capacity."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, model: str) -> None:
         self.answer = answer
+        self.model = model
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[Mapping[str, str]] = []
 
@@ -348,7 +349,9 @@ class FakeEngine:
         return app
 
     async def _models(self, _: web.Request) -> web.Response:
-        return web.json_response({"object": "list", "data": [{"id": MODEL, "object": "model"}]})
+        return web.json_response(
+            {"object": "list", "data": [{"id": self.model, "object": "model"}]}
+        )
 
     async def _post(self, request: web.Request) -> web.StreamResponse:
         self.bodies.append(json.loads(await request.read()))
@@ -357,9 +360,11 @@ class FakeEngine:
 
 
 @asynccontextmanager
-async def fake_engine(port: int, answer: Answer) -> AsyncIterator[FakeEngine]:
+async def fake_engine(
+    port: int, answer: Answer, *, model: str = MODEL
+) -> AsyncIterator[FakeEngine]:
     """A fake engine on ``port``."""
-    it = FakeEngine(answer)
+    it = FakeEngine(answer, model)
     runner = web.AppRunner(it.app(), access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     try:

@@ -41,6 +41,7 @@ class LedgerDriver:
         lanes: tuple[str, ...] = ("small",),
         engines: tuple[EngineReport, ...] = (EngineReport("small", "e0", True, 2),),
         queue: Queue | None = None,
+        headroom: dict[str, float] | None = None,
     ) -> None:
         self.now = 1_700_000_000.0
         self.loop = asyncio.new_event_loop()
@@ -51,6 +52,7 @@ class LedgerDriver:
         self.policy = policy or Policy()
         self.queues = {lane: queue or Queue() for lane in lanes}
         self.engines = list(engines)
+        self.headroom = headroom
         self.granted: dict[str, list[GrantNote]] = {}
         self.subscriber = self.client.pubsub(ignore_subscribe_messages=True)
         self.subscriber.subscribe(*(ledger.channel for ledger in self.ledgers.values()))
@@ -84,7 +86,7 @@ class LedgerDriver:
         reply: Renewed = self._run(
             lambda: self.ledgers[gateway].renew(
                 lease_s=LEASE_S,
-                settings=settings_of(resolve_policy(self.policy), self.queues),
+                settings=settings_of(resolve_policy(self.policy), self.queues, self.headroom),
                 queues=self.queues,
                 engines=self.engines,
                 since_ms="+inf",
