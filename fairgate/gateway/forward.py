@@ -56,6 +56,8 @@ class Forwarder:
         for _ in range(ATTEMPTS - 1):
             try:
                 return await self._ask(scope, ticket)
+            except GatewayTimeout:
+                raise  # as much patience again would be no service
             except Refusal as failure:
                 engine = ticket.grant.engine if ticket.grant else ""
                 log.warning("engine failed", engine=engine, error=failure.message)

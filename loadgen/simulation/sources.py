@@ -6,6 +6,7 @@ from the quantiles that those traces have. Times are seconds, sizes tokens.
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -74,8 +75,9 @@ class Source:
 
 
 def find_traces(data: Path | None) -> Path | None:
-    """The folder of traces in ``data``, given or found beside the checkout; ``None``: none."""
-    for folder in [data] if data else [Path("../shared/data"), Path("shared/data")]:
+    """The folder of traces in ``data``, else in ``$FAIRGATE_DATA``; ``None``: none."""
+    named = os.environ.get("FAIRGATE_DATA")
+    for folder in [data] if data else [Path(named)] if named else []:
         for place in (folder / "traces", folder):
             if all((place / name).is_file() for name in _FILES.values()):
                 return place
