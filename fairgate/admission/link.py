@@ -143,6 +143,9 @@ class Link:
             await connection.disconnect(nowait=True)
             why = str(error) or f"no connection within {self._timeout_s:g} s"
             raise StoreError(f"store: {why}", sent=False) from error
+        except asyncio.CancelledError:
+            await connection.disconnect(nowait=True)
+            raise
         self._connection = connection
         self._introduced.clear()
         self._reader = loop.create_task(self._read_loop(connection), name="fairgate-store-reader")
