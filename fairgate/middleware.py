@@ -66,7 +66,6 @@ class _Exchange:
         self.outcome = "completed"
         self.lane = self.engine = NOBODY
         self.leased = True
-        self.queue_s = 0.0
         self.served = Served()
 
     async def run(self) -> None:
@@ -209,7 +208,6 @@ class _Exchange:
             return
         self.lane, self.engine = ticket.grant.lane, ticket.grant.engine
         self.leased = ticket.grant.leased
-        self.queue_s = ticket.queue_s
         self.served = self._what_was_served(ticket)
         ticket.settle(self.served)
 

@@ -32,7 +32,7 @@ class Ask:
     app_limits: RateLimits = RateLimits()
     interaction: str = ""
     exempt: bool = False
-    """Not throttled by rate limits: a retry of something admitted before."""
+    """Not refused by rate limits or a full line: it was admitted before."""
     avoid: str = ""
     """Engine to take only if no other has room."""
     timeout_s: float = 120.0

@@ -4,7 +4,7 @@
 -- ARGV  1 clock override ('' for the server's)   2 request id   3 gateway
 --       4 tenant   5 its weight   6 user   7 its weight   8 app
 --       9 cost at price 1 (service units)   10 tokens   11 KV tokens
---       12 interaction ('' for none)   13 exempt from throttling ('1' for a retry)   14 engine to avoid
+--       12 interaction ('' for none)   13 exempt from rates and full lines ('1': admitted before)   14 engine to avoid
 --       15–18 tenant's rpm, tpm, concurrency, daily tokens (0: not limited)
 --       19–22 the user's   23–24 the app's rpm, tpm
 --       25… pairs of lane and price, the preferred first
@@ -163,8 +163,9 @@ if throttle and r.continuation == '0' and ARGV[13] ~= '1' then
   end
 end
 
--- A full line refuses, but never a tenant that holds less than an equal part of it.
-if not engine then
+-- A full line refuses, but never a tenant that holds less than an equal part of it, nor who had a
+-- place or a grant before (exempt).
+if not engine and ARGV[13] ~= '1' then
   local caps = call('HMGET', key('lane', r.lane), 'waiting', 'max_waiting', 'max_waiting_per_tenant')
   local waiting, held = tonumber(caps[1]) or 0, tenant_account(r).waiting
   local part = tonumber(caps[2]) / (call('ZCARD', tenants_key(r.lane)) + 1)

@@ -126,14 +126,19 @@ local function deliver(grants, gateway)
   return own
 end
 
-local function close_flight(r, tokens, requests, now)
-  local t, u = tenant_account(r), user_account(r)
-  t.flight, u.flight = math.max(0, t.flight - 1), math.max(0, u.flight - 1)
-  count(t, requests, tokens - r.tokens, now)
-  count(u, requests, tokens - r.tokens, now)
+-- Actual tokens replace the estimate in every window and quota that counted it.
+local function correct(r, tokens, requests, now)
+  count(tenant_account(r), requests, tokens - r.tokens, now)
+  count(user_account(r), requests, tokens - r.tokens, now)
   if r.has_app_limits == '1' then
     count(account(key('app', r.app)), requests, tokens - r.tokens, now)
   end
+end
+
+local function close_flight(r, tokens, requests, now)
+  local t, u = tenant_account(r), user_account(r)
+  t.flight, u.flight = math.max(0, t.flight - 1), math.max(0, u.flight - 1)
+  correct(r, tokens, requests, now)
 end
 
 local CALL_MS = 3600000 -- longest call during which an interaction does not count as idle
@@ -190,8 +195,7 @@ local function finish(r, cost, tokens, void, now)
       call('ZREM', key('held', r.gateway), r.id)
       close_flight(r, tokens, requests, now)
     else -- swept: all but the charge was given back when its gateway was declared dead
-      count(tenant_account(r), 0, tokens - r.tokens, now)
-      count(user_account(r), 0, tokens - r.tokens, now)
+      correct(r, tokens, requests, now)
     end
     charge(r, cost * r.price - r.cost)
     reposition_everywhere(r)

@@ -433,6 +433,23 @@ def test_a_full_line_refuses_the_flood_but_not_a_tenant_below_its_part(make: Mak
     assert queued(driver.admit("calm", "globex"))
 
 
+def test_a_full_line_takes_back_who_was_admitted_before(make: Make) -> None:
+    driver = make(engines=ONE, queue=Queue(max_waiting=1, max_waiting_per_tenant=1))
+    driver.admit("run")
+    driver.admit("r1")
+    assert isinstance(driver.admit("r2"), Denied)
+    assert queued(driver.admit("moved", exempt=True))
+
+
+def test_a_late_settlement_corrects_the_apps_tokens_too(make: Make) -> None:
+    driver = make(gateways=("g0", "g1"))
+    driver.admit("late", gateway="g1", tokens=60, app_limits=rates(tpm=1000))
+    driver.now += LEASE_S + 1
+    driver.beat("g0")
+    driver.settle("late", gateway="g1", tokens=20)
+    assert driver.record("app", "chat")["tc"] == "20"
+
+
 def test_a_tenant_has_its_own_bound_of_waiting_requests(make: Make) -> None:
     driver = make(engines=ONE, queue=Queue(max_waiting=100, max_waiting_per_tenant=1))
     driver.admit("run")

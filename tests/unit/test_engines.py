@@ -344,7 +344,7 @@ class TestSpawnedEngine:
         assert group is not None
         os.kill(alive(group)[1], signal.SIGKILL)  # the engine itself: spawned after its guard
         await eventually(lambda: engine.process_group not in (None, group))
-        assert not alive(group)
+        await eventually(lambda: not alive(group))  # SIGKILL takes its time on a busy machine
         await status_that(engine, lambda status: status.up)
         assert engine.url == url
 
@@ -355,7 +355,7 @@ class TestSpawnedEngine:
         assert group is not None
         os.kill(group, signal.SIGKILL)
         await eventually(lambda: engine.process_group not in (None, group))
-        assert not alive(group)
+        await eventually(lambda: not alive(group))  # SIGKILL takes its time on a busy machine
 
     async def test_probe_tells_why_it_is_away(self, spawned: Make, tmp_path: Path) -> None:
         once = tmp_path / "once"
