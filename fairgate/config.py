@@ -101,6 +101,12 @@ class Policy(Base, frozen=True):
     levels: Levels | UnsetType = UNSET
     continuation_advantage: NonNegative | UnsetType = UNSET
     """Head start of a running interaction over other users, in typical requests."""
+    idle_credit: NonNegative | UnsetType = UNSET
+    """Service below its share that a tenant or user may save up while idle, in typical requests for
+    each sequence of the lane; 0: none, as in VTC."""
+    patience_s: NonNegative | UnsetType = UNSET
+    """``throttle: overload`` bites once the line takes longer than this to work off: a burst waits,
+    a standing queue is cut (RFC 8289 tells them apart so). 0: as soon as a request must wait."""
     backfill: NonNegative = 0.0
     """Service units that may pass a head of line which does not fit; 0 is strict order."""
     input_weight: NonNegative = 1.0
@@ -118,6 +124,9 @@ class Queue(Base, frozen=True):
     max_waiting_per_tenant: Annotated[int, Meta(ge=0)] = 4_000
     timeout_s: Positive = 120.0
     """A request that waited so long is answered 429."""
+    continuation_timeout_s: Positive = 600.0
+    """The same for one that continues an admitted interaction, if longer: refused, all calls before
+    it were in vain."""
 
 
 class HttpEngine(Base, frozen=True, tag="http"):

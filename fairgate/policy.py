@@ -25,6 +25,8 @@ class Choices(Struct, frozen=True, kw_only=True):
     normalise_user: Normalise = "none"
     levels: Levels = "tenant+user"
     continuation_advantage: float = 0.0
+    idle_credit: float = 0.0
+    patience_s: float = 0.0
 
 
 class ResolvedPolicy(Choices, frozen=True, kw_only=True):
@@ -61,6 +63,8 @@ def _choices(preset: Preset) -> Choices:
                 throttle="overload",
                 interaction_aware=False,
                 normalise_user="app",
+                idle_credit=0.2,
+                patience_s=5.0,
             )
         case "fairserve":
             return Choices(
@@ -69,4 +73,6 @@ def _choices(preset: Preset) -> Choices:
                 interaction_aware=True,
                 normalise_user="app",
                 continuation_advantage=1.0,
+                idle_credit=0.2,
+                patience_s=5.0,
             )

@@ -121,6 +121,7 @@ class Pool:
         self, request_id: str, principal: Principal, lanes: Sequence[str], estimate: Estimate
     ) -> Ask:
         """The wish for capacity that ``estimate`` amounts to."""
+        queue = self.lanes[lanes[0]].queue
         return Ask(
             id=request_id,
             tenant=principal.tenant,
@@ -136,7 +137,8 @@ class Pool:
             user_limits=principal.user_limits,
             app_limits=principal.app_limits,
             interaction=principal.interaction or "",
-            timeout_s=self.lanes[lanes[0]].queue.timeout_s,
+            timeout_s=queue.timeout_s,
+            continuation_timeout_s=max(queue.timeout_s, queue.continuation_timeout_s),
         )
 
     async def acquire(self, ask: Ask) -> Grant:

@@ -45,6 +45,8 @@ class Admitted:
     engine: str = ""
     priority: int = 0
     position: int = 0
+    continues: bool = False
+    """It is a later call of an admitted interaction."""
     limits: LimitView | None = None
 
 
@@ -89,6 +91,8 @@ def settings_of(
         "normalise_user": policy.normalise_user,
         "levels": policy.levels,
         "advantage": policy.continuation_advantage,
+        "idle_credit": policy.idle_credit,
+        "patience_ms": round(policy.patience_s * 1000),
         "backfill": policy.backfill,
         "quantile": policy.output_quantile,
         "idle_ms": round(policy.interactions.idle_s * 1000),
@@ -227,10 +231,12 @@ def _admitted(reply: list[bytes]) -> Admitted | Denied | Unknown | Down:
     match reply[0]:
         case b"granted":
             limits = _view(reply[4:])
-            return Admitted(reply[1].decode(), reply[2].decode(), int(reply[3]), 0, limits)
+            return Admitted(reply[1].decode(), reply[2].decode(), int(reply[3]), limits=limits)
         case b"queued":
             lane, position = reply[1].decode(), int(reply[2])
-            return Admitted(lane, position=position, limits=_view(reply[3:]))
+            return Admitted(
+                lane, position=position, continues=reply[3] == b"1", limits=_view(reply[4:])
+            )
         case b"throttled":
             return Denied(reply[1].decode(), int(reply[2]) / 1000, _view(reply[3:]))
         case b"down":

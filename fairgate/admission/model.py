@@ -37,6 +37,8 @@ class Ask:
     """Engine to take only if no other has room."""
     timeout_s: float = 120.0
     """Longest wait in line."""
+    continuation_timeout_s: float = 600.0
+    """The same if it turns out to continue an admitted interaction."""
 
 
 @dataclass(frozen=True, slots=True)

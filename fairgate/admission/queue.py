@@ -194,11 +194,13 @@ class Admission:
     async def _place(self, reply: Admitted, waiter: _Waiter) -> GrantNote:
         if reply.engine:
             return GrantNote(waiter.ask.id, reply.lane, reply.engine, reply.priority)
+        ask = waiter.ask
+        timeout_s = ask.continuation_timeout_s if reply.continues else ask.timeout_s
         try:
-            async with asyncio.timeout(waiter.ask.timeout_s):
+            async with asyncio.timeout(timeout_s):
                 return await waiter.granted
         except TimeoutError:
-            message = f"no capacity came free within {waiter.ask.timeout_s:g} s"
+            message = f"no capacity came free within {timeout_s:g} s"
             raise QueueTimeout(message, retry_after=5) from None
 
     def settle(self, request_id: str, served: Served) -> asyncio.Task[None]:

@@ -11,7 +11,7 @@
 -- Reply {'unknown'}                                 the pool or the gateway is not known: renew first
 --       {'down'}                                    no preferred lane has an engine that is up
 --       {'throttled', limit, retry ms, view…}       refused by that limit
---       {'queued', lane, position, view…}
+--       {'queued', lane, position, '1' if it continues an interaction, view…}
 --       {'granted', lane, engine, priority, view…}
 --       view: limit, remaining, reset ms of requests, then of tokens, whichever scope is tightest
 
@@ -28,7 +28,7 @@ local known = load_request(id)
 if known and known.state == 'granted' then
   return {'granted', known.lane, known.engine, string.format('%.0f', priority_of(known))}
 elseif known and known.state == 'waiting' then
-  return {'queued', known.lane, call('HGET', key('lane', known.lane), 'waiting')}
+  return {'queued', known.lane, call('HGET', key('lane', known.lane), 'waiting'), known.continuation}
 end
 
 local grants = {}
@@ -139,7 +139,7 @@ if not r.lane then
   return reply('down')
 end
 
--- Rate limits bite only when saturated, and only on the first call of an interaction (OIT).
+-- Rate limits bite only under overload, and only on the first call of an interaction (OIT).
 local function over_rate()
   for _, scope in ipairs(scopes) do
     local l, a = scope.limits, scope.account
@@ -151,8 +151,12 @@ local function over_rate()
   end
 end
 
-local throttle = settings.throttle == 'always' or (settings.throttle == 'overload' and not engine)
-if throttle and r.continuation == '0' and ARGV[13] ~= '1' then
+local function throttles()
+  return settings.throttle == 'always'
+    or (settings.throttle == 'overload' and not engine and is_overloaded(r.lane, now))
+end
+
+if r.continuation == '0' and ARGV[13] ~= '1' and throttles() then
   local limit, retry_ms = over_rate()
   if limit then
     if interactive then
@@ -170,7 +174,7 @@ if not engine and ARGV[13] ~= '1' then
   local waiting, held = tonumber(caps[1]) or 0, tenant_account(r).waiting
   local part = tonumber(caps[2]) / (call('ZCARD', tenants_key(r.lane)) + 1)
   if held >= tonumber(caps[3]) or (waiting >= tonumber(caps[2]) and held >= part) then
-    return throttled('queue', wait_ms(r.lane, waiting))
+    return throttled('queue', math.max(1000, wait_ms(r.lane, waiting, now)))
   end
 end
 
@@ -209,4 +213,5 @@ end
 if r.state == 'granted' then
   return reply('granted', r.lane, r.engine, string.format('%.0f', priority_of(r)))
 end
-return reply('queued', r.lane, tostring(call('HGET', key('lane', r.lane), 'waiting')))
+local position = call('HGET', key('lane', r.lane), 'waiting')
+return reply('queued', r.lane, position, r.continuation)

@@ -11,27 +11,38 @@ local function grant(r, engine, now)
   note_running(r, 1)
   charge(r, r.cost)
   rebase(r)
-  settings.last_served, t.ls = t.s, u.s
-  call('HSET', KEYS[1], 'last_served', t.s)
+  settings.last_served, t.ls = t.s + t.lag, u.s + u.lag
+  call('HSET', KEYS[1], 'last_served', settings.last_served)
   call('ZADD', key('held', r.gateway), now, r.id)
   save_request(r)
 end
 
--- Remembers how fast the lane's line moves: mean milliseconds between grants from it.
+-- How fast the lane's line moves: mean milliseconds between grants from it, and what that would be if
+-- one came now.
+local function pace_with(lane, now)
+  local v = call('HMGET', key('lane', lane), 'pace_ms', 'granted_at')
+  local pace, since = tonumber(v[1]) or 0, now - (tonumber(v[2]) or now)
+  local gap = math.min(since, 60000)
+  return pace, pace > 0 and pace + (gap - pace) / 16 or gap
+end
+
 local function note_pace(lane, now)
-  local v = call('HMGET', key('lane', lane), 'granted_at', 'pace_ms')
-  local pace = tonumber(v[2]) or 0
-  if v[1] then
-    local gap = math.min(now - tonumber(v[1]), 60000)
-    pace = pace > 0 and pace + (gap - pace) / 16 or gap
-  end
+  local _, pace = pace_with(lane, now)
   call('HSET', key('lane', lane), 'granted_at', now, 'pace_ms', pace)
 end
 
--- Milliseconds that `ahead` requests take to leave the line at its present pace.
-local function wait_ms(lane, ahead)
-  local pace = tonumber(call('HGET', key('lane', lane), 'pace_ms')) or 0
-  return math.max(1000, pace * ahead)
+-- Milliseconds that `ahead` requests take to leave the line; more once it stalls.
+local function wait_ms(lane, ahead, now)
+  return math.max(pace_with(lane, now)) * ahead
+end
+
+-- A line that the engines work off within the patience is a burst, a longer one an overload.
+local function is_overloaded(lane, now)
+  if settings.patience_ms == 0 then
+    return true
+  end
+  local waiting = tonumber(call('HGET', key('lane', lane), 'waiting')) or 0
+  return wait_ms(lane, waiting + 1, now) > settings.patience_ms
 end
 
 local function grant_from_line(r, engine, now, grants)

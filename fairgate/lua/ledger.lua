@@ -25,7 +25,7 @@ end
 local function settle_base(a, base)
   if a.new or a.b ~= base then
     a.s = a.new and 0 or math.max(0, a.s - (base - a.b))
-    a.b, a.new, a.dirty = base, false, true
+    a.b, a.new, a.fresh, a.dirty = base, false, a.new, true
   end
 end
 
@@ -56,8 +56,7 @@ local function user_units(r, cost)
   return cost / (unit * r.user_weight)
 end
 
--- Least score among those waiting in any lane of the pool, in the line `suffix`, and whose it is;
--- nil: nobody waits.
+-- Who stands first in any lane of the pool, in the line `suffix`, and its score; nil: nobody waits.
 local function least_waiting(suffix)
   local least, member
   for _, lane in ipairs(settings.lane_names) do
@@ -66,7 +65,7 @@ local function least_waiting(suffix)
       member, least = head[1], tonumber(head[2])
     end
   end
-  return least, member
+  return member, least
 end
 
 -- Ties decide who is served first after a lift, so they must be fair and starve nobody: a newcomer
@@ -75,46 +74,82 @@ end
 local HAIR = 1e-4
 local TURNS = 2 ^ 20
 
-local function behind_earlier_ones(level, before_busy)
+local function turn()
   local arrivals = tonumber(call('GET', PREFIX .. 'arrivals')) or 0
-  local place = level + HAIR * (arrivals % TURNS) / TURNS
-  return before_busy and place - 2 * HAIR or place
+  return HAIR * (arrivals % TURNS) / TURNS
 end
 
-local function is_busy(kind, name)
-  local a = account(key(kind, name))
-  return a.flight > a.waiting
+-- Where the line of `who`, its first, stands: its counter without what it saved up while idle.
+local function level_of(who)
+  local before_busy = who.flight > who.waiting and 2 * HAIR or 0
+  return who.s + who.lag + turn() - before_busy
+end
+
+local function level_of_tenants()
+  local name = least_waiting('')
+  if not name or name == NOBODY then
+    return settings.last_served
+  end
+  local first = account(key('tenant', name))
+  settle_base(first, settings.base)
+  return level_of(first)
+end
+
+local function level_of_users(r, t)
+  local line_tenant = line_names(r.tenant, r.user)
+  local name = least_waiting(':' .. line_tenant)
+  if not name or name == NOBODY then
+    return t.ls
+  end
+  local full_name = line_tenant == NOBODY and string.gsub(name, '/', ':', 1) or r.tenant .. ':' .. name
+  local first = account(key('user', full_name))
+  settle_base(first, t.ub)
+  return level_of(first)
+end
+
+-- Cost of as many typical requests as the setting's share of the lane's sequences.
+local function credit_of(r)
+  if settings.idle_credit == 0 then
+    return 0
+  end
+  local sequences = tonumber(call('HGET', key('lane', r.lane), 'limit')) or 0
+  return settings.idle_credit * sequences * r.expected
+end
+
+local function lift_to(a, level, credit)
+  a.s = a.fresh and level - credit or math.max(a.s, level - credit)
+  a.lag = math.max(0, level - a.s)
+  a.dirty = true
 end
 
 -- Lift (VTC, algorithm 2): who comes back from idling starts level with those who wait, else with
--- whom was served last; idle time earns no credit.
+-- whom was served last. In VTC idle time earns nothing; here what was left unused counts up to the
+-- credit, so that somebody below its share need not wait after a small burst of its own.
 local function lift(r)
   local t, u = load_counters(r)
-  local line_tenant = line_names(r.tenant, r.user)
+  if t.waiting > 0 and u.waiting > 0 then
+    return
+  end
+  local credit = credit_of(r)
   if t.waiting == 0 then
-    local level, who = least_waiting('')
-    if who and who ~= NOBODY then
-      level = behind_earlier_ones(level, is_busy('tenant', who))
-    end
-    t.s = math.max(t.s, level or settings.last_served)
+    lift_to(t, level_of_tenants(), tenant_units(r, credit))
   end
   if u.waiting == 0 then
-    local level, who = least_waiting(':' .. line_tenant)
-    if who and who ~= NOBODY then
-      local name = line_tenant == NOBODY and string.gsub(who, '/', ':', 1) or r.tenant .. ':' .. who
-      level = behind_earlier_ones(level, is_busy('user', name))
-    end
-    u.s = math.max(u.s, level or t.ls)
+    lift_to(u, level_of_users(r, t), user_units(r, credit))
   end
-  t.dirty, u.dirty = true, true
+end
+
+local function add(a, units)
+  a.s = a.s + units
+  a.lag = math.max(0, a.lag - math.max(0, units))
+  a.dirty = true
 end
 
 -- Adds `cost` service units (negative: gives back) to both counters.
 local function charge(r, cost)
   local t, u = load_counters(r)
-  t.s = math.max(0, t.s + tenant_units(r, cost))
-  u.s = math.max(0, u.s + user_units(r, cost))
-  t.dirty, u.dirty = true, true
+  add(t, tenant_units(r, cost))
+  add(u, user_units(r, cost))
 end
 
 local function shift_line(line_key, delta)
@@ -128,7 +163,8 @@ end
 local function rebase(r)
   local t, u = load_counters(r)
   if t.s > settings.max_score then
-    local delta = least_waiting('') or t.s
+    local _, least = least_waiting('')
+    local delta = least or t.s
     for _, lane in ipairs(settings.lane_names) do
       shift_line(key('line', lane), delta)
     end
@@ -139,7 +175,8 @@ local function rebase(r)
   end
   if u.s > settings.max_score then
     local line_tenant = line_names(r.tenant, r.user)
-    local delta = least_waiting(':' .. line_tenant) or u.s
+    local _, least = least_waiting(':' .. line_tenant)
+    local delta = least or u.s
     for _, lane in ipairs(settings.lane_names) do
       shift_line(key('line', lane) .. ':' .. line_tenant, delta)
     end

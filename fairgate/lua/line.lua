@@ -106,7 +106,9 @@ local function enqueue(r, now)
   save_request(r)
   call('ZADD', requests_key(r), arrival, r.id)
   call('SADD', key('waiting', r.gateway), r.id)
-  call('HINCRBY', key('lane', r.lane), 'waiting', 1)
+  if call('HINCRBY', key('lane', r.lane), 'waiting', 1) == 1 then
+    call('HSET', key('lane', r.lane), 'granted_at', now) -- the pace is that of a line that moves
+  end
   t.waiting, u.waiting, t.dirty, u.dirty = t.waiting + 1, u.waiting + 1, true, true
   reposition(r, r.lane)
 end

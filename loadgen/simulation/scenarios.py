@@ -36,6 +36,9 @@ Build = Callable[[int, int, Source], Workload]
 REFUSED_BY_RPM: Final = 0.3
 """Share of the calls that the limits of ``rpm`` are set to refuse: the middle of 20 to 40 %."""
 
+DEADLINE_S: Final = 30.0
+"""Longest wait in line where users have a limit: thrice the time to first token of the SLO."""
+
 CHAT = around(250, 150)
 
 
@@ -80,7 +83,7 @@ def azure_apps(n: int, seed: int, source: Source) -> Workload:
     plan = build_plan(
         source.azure(n, seed), tenants, skew=Skew("lognormal", 2.7), think_s=1.0, seed=seed
     )
-    config = site(dict.fromkeys(tenants, 1.0), ["code", "conversation"])
+    config = site(dict.fromkeys(tenants, 1.0), ["code", "conversation"], queue_s=DEADLINE_S)
     return Workload(config=config, plan=plan, limited=True)
 
 
@@ -105,7 +108,7 @@ def agents(n: int, seed: int, source: Source) -> Workload:
         sender = Sender(f"team-{tenant}", "chatter", "chat")
         chains += singles(sender, poisson(0.2 * n / 6, random), CHAT, random)
     names = [f"team-{k}" for k in range(6)]
-    config = site(dict.fromkeys(names, 1.0), ["agent", "chat"])
+    config = site(dict.fromkeys(names, 1.0), ["agent", "chat"], queue_s=DEADLINE_S)
     return Workload(config=config, plan=plan_of(chains), limited=True)
 
 

@@ -13,6 +13,8 @@ from fairgate.admission.model import EngineReport
 from fairgate.config import Interactions, Policy, Queue
 
 ONE = (EngineReport("small", "e0", True, 1),)
+STARTS_AT_0 = Policy(idle_credit=0)  # a new counter lies no credit below the level
+AT_ONCE = Policy(patience_s=0)  # limits bite as soon as somebody must wait
 Make = Callable[..., LedgerDriver]
 
 
@@ -133,7 +135,7 @@ def test_users_pay_relative_to_a_typical_request_of_the_app(
 
 
 def test_the_estimate_is_charged_at_admission_and_corrected_at_settlement(make: Make) -> None:
-    driver = make()
+    driver = make(policy=STARTS_AT_0)
     driver.admit("r1", cost=100.0)
     assert driver.counter("acme") == pytest.approx(100.0)
     driver.settle("r1", 30.0)
@@ -153,7 +155,7 @@ def test_settling_twice_changes_nothing(make: Make) -> None:
 
 
 def test_admitting_twice_is_one_request(make: Make) -> None:
-    driver = make()
+    driver = make(policy=STARTS_AT_0)
     driver.admit("r1")
     again = driver.admit("r1")
     assert granted(again)
@@ -162,7 +164,7 @@ def test_admitting_twice_is_one_request(make: Make) -> None:
 
 
 def test_a_cancelled_request_leaves_no_trace(make: Make) -> None:
-    driver = make(engines=ONE)
+    driver = make(engines=ONE, policy=STARTS_AT_0)
     driver.admit("r1")
     driver.cancel("r1")
     driver.admit("run", "globex")
@@ -247,7 +249,7 @@ def test_the_engine_with_most_room_is_taken_and_the_avoided_one_last(make: Make)
 
 def test_the_first_preferred_lane_with_room_is_taken(make: Make) -> None:
     engines = (EngineReport("small", "e", True, 1), EngineReport("large", "e", True, 1))
-    driver = make(lanes=("small", "large"), engines=engines)
+    driver = make(lanes=("small", "large"), engines=engines, policy=STARTS_AT_0)
     both = (("small", 1.0), ("large", 4.0))
     lanes = []
     for i in range(3):
@@ -279,7 +281,7 @@ def test_rate_limits_do_not_bite_while_there_is_room(make: Make) -> None:
     ],
 )
 def test_rate_limits_bite_under_overload(make: Make, kw: dict[str, Any], limit: str) -> None:
-    driver = make(engines=ONE)
+    driver = make(engines=ONE, policy=AT_ONCE)
     assert granted(driver.admit("r1", **kw))
     assert queued(driver.admit("r2", **kw))
     reply = driver.admit("r3", **kw)
@@ -289,6 +291,61 @@ def test_rate_limits_bite_under_overload(make: Make, kw: dict[str, Any], limit: 
     driver.now += reply.retry_after_s + 0.001
     driver.beat()
     assert queued(driver.admit("r3", **kw))
+
+
+def test_a_burst_waits_and_a_standing_queue_is_throttled(make: Make) -> None:
+    driver = make(engines=ONE, policy=Policy(patience_s=5))
+    own = {"tenant_limits": limits(rpm=10)}
+    for i in range(9):
+        driver.admit(f"burst{i}", **own)
+    for _ in range(4):  # the line moves by one a second: 5 wait, the next would wait 6 s
+        driver.now += 1
+        driver.beat()
+        driver.settle(driver.running()[0])
+    assert queued(driver.admit("r9", "acme", **own))
+    driver.admit("more", "globex")
+    assert isinstance(driver.admit("r10", **own), Denied)
+    for _ in range(3):
+        driver.now += 1
+        driver.beat()
+        driver.settle(driver.running()[0])
+    assert queued(driver.admit("r11", **own))
+
+
+def test_a_line_that_stalls_is_an_overload(make: Make) -> None:
+    driver = make(engines=ONE, policy=Policy(patience_s=5))
+    own = {"tenant_limits": limits(rpm=2)}
+    driver.admit("r0", **own)
+    assert queued(driver.admit("r1", **own))
+    assert queued(driver.admit("r2", **own))
+    driver.now += 4
+    assert isinstance(driver.admit("r3", **own), Denied)
+
+
+def test_idling_saves_up_a_bounded_credit(make: Make) -> None:
+    engine = EngineReport("small", "e0", True, 10)
+    driver = make(engines=(engine,), policy=Policy(idle_credit=0.2))
+    for i in range(40):
+        driver.admit(f"busy{i}", "globex", cost=100.0)
+    driver.settle("busy0")
+    for i in range(6):
+        driver.admit(f"back{i}", "acme", cost=100.0)
+    before = len(driver.granted)
+    for _ in range(7):
+        driver.settle(driver.running()[0])
+    order = [name[:4] for name in list(driver.granted)[before:]]
+    assert order == ["back", "back", "back", "busy", "back", "busy", "back"]
+
+
+def test_newcomers_with_credit_keep_their_order_and_do_not_undercut_each_other(make: Make) -> None:
+    driver = make(engines=ONE, policy=Policy(idle_credit=5.0))
+    driver.admit("run", "t")
+    driver.admit("wait", "t")
+    for i in range(20):
+        driver.admit(f"new{i}", f"n{i}")
+    floor = float(driver.record("tenant", "n0")["s"])
+    assert float(driver.record("tenant", "n19")["s"]) == pytest.approx(floor, abs=0.01)
+    assert order_of_grants(driver, 20) == [f"new{i}" for i in range(20)]
 
 
 def test_always_throttles_without_overload_and_never_never_does(make: Make) -> None:
@@ -303,7 +360,7 @@ def test_always_throttles_without_overload_and_never_never_does(make: Make) -> N
 def test_a_running_interaction_is_never_throttled_and_a_refused_one_is_refused_whole(
     make: Make,
 ) -> None:
-    driver = make(engines=ONE)
+    driver = make(engines=ONE, policy=AT_ONCE)
     two = limits(rpm=2)
     driver.admit("r1", tenant_limits=two, interaction="agent")
     driver.admit("r2", tenant_limits=two)
@@ -318,7 +375,9 @@ def test_a_running_interaction_is_never_throttled_and_a_refused_one_is_refused_w
 
 
 def test_the_privilege_of_an_interaction_is_bounded(make: Make) -> None:
-    policy = Policy(interactions=Interactions(max_calls=2, max_tokens=1000, idle_s=10))
+    policy = Policy(
+        patience_s=0, interactions=Interactions(max_calls=2, max_tokens=1000, idle_s=10)
+    )
     driver = make(engines=ONE, policy=policy)
     one = limits(rpm=1)
     driver.admit("r1", tenant_limits=one, interaction="agent")
@@ -347,7 +406,7 @@ def test_the_privilege_ends_when_the_interaction_idles(make: Make) -> None:
 
 
 def test_a_chain_of_responses_is_one_interaction_with_its_bounds(make: Make) -> None:
-    policy = Policy(interactions=Interactions(max_calls=2))
+    policy = Policy(patience_s=0, interactions=Interactions(max_calls=2))
     driver = make(engines=ONE, policy=policy)
     one = limits(rpm=1)
     driver.admit("r1", tenant_limits=one)
@@ -364,7 +423,7 @@ def test_a_chain_of_responses_is_one_interaction_with_its_bounds(make: Make) -> 
 
 
 def test_another_tenants_interaction_gives_no_privilege(make: Make) -> None:
-    driver = make(engines=ONE)
+    driver = make(engines=ONE, policy=AT_ONCE)
     driver.admit("r1", "acme", interaction="agent")
     driver.admit("r2", "globex", tenant_limits=limits(rpm=1))
     reply = driver.admit("r3", "globex", tenant_limits=limits(rpm=1), interaction="agent")
@@ -483,7 +542,7 @@ def test_a_dead_gateways_capacity_goes_to_those_who_wait(make: Make) -> None:
 
 
 def test_a_late_settlement_of_a_swept_lease_corrects_the_charge_only(make: Make) -> None:
-    driver = make(engines=ONE, gateways=("g0", "g1"))
+    driver = make(engines=ONE, gateways=("g0", "g1"), policy=STARTS_AT_0)
     driver.admit("late", gateway="g1", cost=100.0)
     driver.now += LEASE_S + 1
     driver.beat("g0")
