@@ -92,16 +92,17 @@ def _pool(pool: PoolReport) -> Iterator[str]:
     yield f"<section>{_text('h2', f'Pool {pool.name}')}"
     yield _text("p", f"policy {pool.policy}: {_THROTTLE[pool.throttle]}", "soft")
     yield '<div class="cards">'
-    yield _card("Share", _list(_share(pool)))
-    for lane in pool.lanes:
-        yield _lane(lane)
     yield _use("Your tenant", pool.tenant)
     yield _use("This user", pool.user)
+    yield '</div><div class="cards">'
+    yield _card("Share of the pool", _list(_share(pool)))
+    for lane in pool.lanes:
+        yield _lane(lane)
     yield "</div></section>"
 
 
 def _share(pool: PoolReport) -> Iterator[tuple[str, str]]:
-    yield "of what runs now", _percent(pool.share.running)
+    yield "you run now", _percent(pool.share.running)
     yield "fair by weight now", _percent(pool.share.fair)
 
 
@@ -125,14 +126,14 @@ def _lane(lane: LaneReport) -> str:
 
 def _places(lane: LaneReport) -> Iterator[tuple[str, str]]:
     tenant, user = lane.tenant_position, lane.user_position
-    yield "your tenant's next", _place(tenant, tenant.tenants_ahead if tenant else 0, "tenant")
-    yield "this user's next", _place(user, user.users_ahead if user else 0, "user")
+    yield "tenant", _place(tenant, tenant.tenants_ahead if tenant else 0, "tenant")
+    yield "user", _place(user, user.users_ahead if user else 0, "user")
 
 
 def _place(place: TenantPlace | UserPlace | None, peers: int, peer: str) -> str:
     if place is None:
         return "none in line"
-    wait = "" if place.wait_s is None else f", about {_seconds(place.wait_s)}"
+    wait = "" if place.wait_s is None else f", {_seconds(place.wait_s)}"
     return f"{_count(peers, peer)}, {_count(place.requests_ahead, 'request')} ahead{wait}"
 
 
@@ -141,16 +142,19 @@ def _count(number: int, noun: str) -> str:
 
 
 def _seconds(seconds: float) -> str:
+    if seconds < 1:
+        return "less than 1 s"
     if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.0f} h"
+        return f"about {seconds:.0f} s"
+    about = f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.0f} h"
+    return f"about {about}"
 
 
 def _use(title: str, use: Use) -> str:
     quotas = {label: getattr(use.limits, name) for name, label in _LIMITS.items()}
     bars = "".join(_quota(label, q) for label, q in quotas.items() if q.limit is not None)
-    free = [label.lower() for label, q in quotas.items() if q.limit is None]
-    rest = _text("p", f"not limited: {', '.join(free)}", "soft quota") if free else ""
+    free = [label for label, q in quotas.items() if q.limit is None]
+    rest = _text("p", f"Not limited: {', '.join(free)}", "soft quota") if free else ""
     return _card(title, _list(_numbers(use)) + bars + rest)
 
 

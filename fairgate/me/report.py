@@ -195,13 +195,14 @@ def _lane(line: LaneLine) -> LaneReport:
         state: Literal["up", "saturated", "down"] = "down"
     else:
         state = "saturated" if line.waiting or not line.free else "up"
+    tenant, user = line.tenant, line.user
     return LaneReport(
         name=line.name,
         state=state,
-        tenant_position=line.tenant
-        and TenantPlace(line.tenant.before, line.tenant.ahead, _wait_s(line, line.tenant)),
-        user_position=line.user
-        and UserPlace(line.user.before, line.user.ahead, _wait_s(line, line.user)),
+        tenant_position=TenantPlace(tenant.before, tenant.ahead, _wait_s(line, tenant))
+        if tenant
+        else None,
+        user_position=UserPlace(user.before, user.ahead, _wait_s(line, user)) if user else None,
     )
 
 
