@@ -91,10 +91,12 @@ class Me:
 
     async def _report(self, principal: Principal) -> Report:
         config = self._runtime.config
-        weights = {name: tenant.weight for name, tenant in config.tenants.items()}
         user = principal.user or principal.key_id
         pools = {
-            name: (pool.policy, await self._looks.look(pool, principal.tenant, user, weights))
+            name: (
+                pool.policy,
+                await self._looks.look(pool, principal.tenant, user, config.tenants),
+            )
             for name, pool in self._runtime.pools.items()
         }
         return report(config, principal, pools)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from fairgate.admission.ledger import Unknown
 from fairgate.admission.model import TenantView
+from fairgate.config import Tenant
 from fairgate.errors import StoreError
 from fairgate.pool import Pool
 
@@ -28,18 +29,18 @@ class Looks:
         self._kept: dict[_Question, tuple[float, asyncio.Task[TenantView]]] = {}
 
     async def look(
-        self, pool: Pool, tenant: str, user: str, weights: Mapping[str, float]
+        self, pool: Pool, tenant: str, user: str, tenants: Mapping[str, Tenant]
     ) -> TenantView:
         """What ``tenant`` and its ``user`` may know of ``pool``; at most :data:`FRESH_S` old.
 
-        ``weights`` of all tenants. Raises ``StoreError``. Cancelled, the call still runs, for
-        others who ask.
+        ``tenants`` are all that there are. Raises ``StoreError``. Cancelled, the call still runs,
+        for others who ask.
         """
         now = asyncio.get_running_loop().time()
         question = (pool.name, tenant, user)
         until, task = self._kept.get(question, (0.0, None))
         if task is None or until < now:
-            task = asyncio.create_task(_ask(pool, tenant, user, weights))
+            task = asyncio.create_task(_ask(pool, tenant, user, tenants))
             task.add_done_callback(_seen)
             self._forget(now)
             self._kept[question] = (now + FRESH_S, task)
@@ -50,9 +51,10 @@ class Looks:
             self._kept = {q: kept for q, kept in self._kept.items() if kept[0] >= now}
 
 
-async def _ask(pool: Pool, tenant: str, user: str, weights: Mapping[str, float]) -> TenantView:
-    counted = weights if len(weights) <= MOST_WEIGHED else None
-    view = await pool.ledger.view(tenant, user, counted)
+async def _ask(pool: Pool, tenant: str, user: str, tenants: Mapping[str, Tenant]) -> TenantView:
+    few = len(tenants) <= MOST_WEIGHED
+    weights = {name: t.weight for name, t in tenants.items()} if few else None
+    view = await pool.ledger.view(tenant, user, weights)
     if isinstance(view, Unknown):
         raise StoreError("store: it does not know this pool yet")
     return view

@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 import aiohttp
 import pytest
+import redis
 from support.gateway import (
     Gateway,
     bearer,
@@ -328,6 +329,26 @@ async def test_head_tells_the_length_and_other_methods_are_refused(gate, http):
         status, headers, text = await get(http, gate, method, **bearer("calm"))
         assert (status, headers["allow"]) == (405, "GET, HEAD")
         assert '"code":"method_not_allowed"' in text
+
+
+async def test_without_the_store_it_says_so(http, tmp_path, valkey_server):
+    """Here: a store that restarted empty, before the next heartbeat."""
+    settings = config({"gone": lane("http://127.0.0.1:9")}, store=valkey_server, pool="lost")
+    settings["store"]["heartbeat_s"] = 3600
+    with gateway(tmp_path, settings, ready=False) as it:
+        assert (await get(http, it, **bearer()))[0] == 200
+        with redis.Redis.from_url(valkey_server) as client:
+            client.delete("fg:{lost}:settings")
+
+        async def refused() -> Any:
+            status, headers, text = await get(http, it, **bearer())
+            return status == 503 and (headers, text)
+
+        headers, text = await eventually(refused)
+        assert '"code":"store_unavailable"' in text
+        assert 1 <= int(headers["retry-after"]) <= 120
+        status, headers, text = await get(http, it, **bearer(accept="text/html"))
+        assert (status, headers["content-type"]) == (503, "text/html; charset=utf-8")
 
 
 @pytest.mark.parametrize(
