@@ -49,10 +49,15 @@ local function size(lane, a_tenant, a_user)
   return call('ZCARD', requests_key({lane = lane, line_tenant = a_tenant, line_user = a_user}))
 end
 
-local function first_request(lane, a_tenant, a_user)
+-- What the next request of a line adds to the counters; only the fields that tell it.
+local function next_request(lane, a_tenant, a_user)
   local place = {lane = lane, line_tenant = a_tenant, line_user = a_user}
   local id = call('ZRANGE', requests_key(place), 0, 0)[1]
-  return id and load_request(id)
+  local v = call('HMGET', key('request', id), 'cost', 'expected', 'tenant_weight', 'user_weight')
+  return {
+    cost = tonumber(v[1]), expected = tonumber(v[2]), tenant_weight = tonumber(v[3]),
+    user_weight = tonumber(v[4]),
+  }
 end
 
 -- Grants that the others of a line get before `own` gets one at the counter `level`, if nobody else
@@ -72,6 +77,8 @@ local function turns_before(line_key, own, level, describe_member)
   return turns
 end
 
+local tenants_seen = {} -- what `describe_tenant` found, for the second look
+
 -- The same among tenants, when `me` has had `own_turns` grants more than now.
 local function tenants_turns(lane, own_turns)
   if line_tenant == NOBODY then
@@ -79,9 +86,13 @@ local function tenants_turns(lane, own_turns)
   end
   local line_key = tenants_key(lane)
   local function describe_tenant(name)
-    local a_user = call('ZRANGE', users_key({lane = lane, line_tenant = name}), 0, 0)[1]
-    local r = first_request(lane, name, a_user)
-    return math.max(tenant_units(r, r.cost), HAIR), tenant_account(r).waiting
+    if not tenants_seen[lane .. ':' .. name] then
+      local a_user = call('ZRANGE', users_key({lane = lane, line_tenant = name}), 0, 0)[1]
+      local r = next_request(lane, name, a_user)
+      local waiting = tonumber(call('HGET', key('tenant', name), 'waiting'))
+      tenants_seen[lane .. ':' .. name] = {math.max(tenant_units(r, r.cost), HAIR), waiting}
+    end
+    return unpack(tenants_seen[lane .. ':' .. name])
   end
   local level = tonumber(call('ZSCORE', line_key, tenant)) + own_turns * describe_tenant(tenant)
   return turns_before(line_key, tenant, level, describe_tenant)
@@ -93,7 +104,7 @@ local function users_turns(lane)
   end
   local line_key = users_key({lane = lane, line_tenant = line_tenant})
   local function describe_user(name)
-    local r = first_request(lane, line_tenant, name)
+    local r = next_request(lane, line_tenant, name)
     return math.max(user_units(r, r.cost), HAIR), size(lane, line_tenant, name)
   end
   local level = tonumber(call('ZSCORE', line_key, line_user))

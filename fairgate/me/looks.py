@@ -14,7 +14,7 @@ from fairgate.pool import Pool
 FRESH_S = 0.5
 """The same question within this time gets the same answer."""
 
-MOST_WEIGHED = 1024
+MOST_WEIGHED = 512
 """With more tenants than these the script would take long to find those that are active."""
 
 _MOST_KEPT = 1024
