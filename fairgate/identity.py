@@ -175,7 +175,7 @@ def _with_user(principal: Principal, user: str) -> Principal:
 def _caller(config: Config, name: str, weights: Mapping[str, float], key: Key | None) -> _Caller:
     """What ``key`` of the tenant ``name`` stands for; without a key, what anybody does."""
     tenant = config.tenants[name]
-    apps = (key.apps if key else None) or tenant.apps or tuple(config.apps)
+    apps = apps_of(config, name, key)
     principal = Principal(
         tenant=name,
         app=apps[0],
@@ -190,6 +190,11 @@ def _caller(config: Config, name: str, weights: Mapping[str, float], key: Key | 
     if key and key.user:
         principal = _with_user(principal, user_id(_utf8(key.user)))
     return _Caller(principal, {_utf8(app): config.apps[app].limits for app in apps})
+
+
+def apps_of(config: Config, tenant: str, key: Key | None) -> tuple[str, ...]:
+    """Apps that ``key`` of the tenant, or who comes without a key, may name; the default first."""
+    return (key.apps if key else None) or config.tenants[tenant].apps or tuple(config.apps)
 
 
 def _utf8(text: str) -> bytes:

@@ -48,7 +48,7 @@ class Pool:
             lane: Estimator(TokenEstimator(spec.tokenizer)) for lane, spec in self.lanes.items()
         }
         self._token_s: dict[str, float] = {}
-        ledger = Ledger(link, name, gateway)
+        self.ledger = ledger = Ledger(link, name, gateway)
         self.monitor = EngineMonitor(
             self.lanes,
             engines,

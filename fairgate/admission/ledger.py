@@ -1,4 +1,4 @@
-"""The four scripts as typed calls: arguments in, decoded replies out. No state of its own."""
+"""The scripts as typed calls: arguments in, decoded replies out. No state of its own."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from fairgate.accounting import BYTES_PER_TOKEN, AppProfile
 from fairgate.admission.link import Argument, Link
@@ -15,6 +17,7 @@ from fairgate.admission.model import (
     LaneStatistics,
     PoolStatistics,
     Served,
+    TenantView,
 )
 from fairgate.admission.scripts import load_script
 from fairgate.config import Limits, Queue, RateLimits
@@ -25,6 +28,7 @@ MAX_SCORE = 2.0**30
 STATE_TTL_S = 6 * 3600.0
 
 _VIEW = 6
+_VIEWS = msgspec.json.Decoder(TenantView)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,8 @@ class Denied:
 
 
 class Unknown:
-    """Reply of ``admit``: the store does not know this gateway or pool; renew first."""
+    """Reply of ``admit``: the store does not know this gateway or pool; renew first. Of ``view``:
+    it does not know the pool."""
 
 
 class Down:
@@ -123,8 +128,8 @@ class Ledger:
         self._prefix = f"fg:{{{pool}}}:"
         self._settings_key = f"{self._prefix}settings"
         self._gateways_key = f"{self._prefix}gateways"
-        self._admit, self._settle, self._cancel, self._renew = map(
-            load_script, ("admit", "settle", "cancel", "renew")
+        self._admit, self._settle, self._cancel, self._renew, self._view = map(
+            load_script, ("admit", "settle", "cancel", "renew", "view")
         )
 
     @property
@@ -190,6 +195,23 @@ class Ledger:
         )  # fmt: skip
         keys = (self._settings_key, self._gateways_key)
         return _renewed(json.loads(await self._link.call(self._renew, keys, args)))
+
+    async def view(
+        self, tenant: str, user: str, weights: Mapping[str, float] | None
+    ) -> TenantView | Unknown:
+        """What a tenant and one of its users may know of the pool; changes nothing.
+
+        ``weights`` of all tenants, of which those with requests in flight are summed up; ``None``
+        where they are too many to look at.
+        """
+        keys = (
+            self._settings_key,
+            f"{self._prefix}tenant:{tenant}",
+            f"{self._prefix}user:{tenant}:{user}",
+        )
+        args = (self._now(), tenant, user, "" if weights is None else json.dumps(dict(weights)))
+        reply = await self._link.call(self._view, keys, args)
+        return Unknown() if reply[0] == b"unknown" else _VIEWS.decode(reply[1])
 
     def _request_keys(self, request_id: str) -> tuple[str, str]:
         return (self._settings_key, f"{self._prefix}request:{request_id}")

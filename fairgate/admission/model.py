@@ -108,3 +108,66 @@ class PoolStatistics:
     gateways: int = 0
     lanes: dict[str, LaneStatistics] = field(default_factory=dict)
     apps: dict[str, AppProfile] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AccountView:
+    """What a pool's ledger knows of one tenant or user now. Times in milliseconds from now."""
+
+    requests: float
+    """In the sliding minute."""
+    requests_reset_ms: float
+    tokens: float
+    """In the sliding minute."""
+    tokens_reset_ms: float
+    tokens_today: float
+    """Charged in this UTC day."""
+    day_ends_ms: float
+    counter: float
+    """The service counter that decides who is next: ``S_t`` or ``S_u``."""
+    flight: int
+    """Requests in line or granted."""
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceView:
+    """Where the first waiting request of a tenant or user stands in a lane's line."""
+
+    before: int
+    """Tenants, or users of the tenant, whose turn is earlier."""
+    ahead: int
+    """Requests that are granted before it if nobody else comes."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaneLine:
+    """A lane as those who wait in it see it."""
+
+    name: str
+    engines: int
+    """That are up."""
+    free: int
+    """Sequences."""
+    waiting: int
+    """Requests of everybody."""
+    pace_ms: float | None = None
+    """Mean time between two grants from the line; ``None``: there was none yet."""
+    tenant: PlaceView | None = None
+    """``None``: no request of the tenant is in this line, or within sight."""
+    user: PlaceView | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TenantView:
+    """What one tenant and one of its users may know of a pool."""
+
+    now: float
+    """Milliseconds since the epoch, by the store's clock."""
+    tenant: AccountView
+    user: AccountView
+    running: int
+    """Sequences in use in the whole pool."""
+    lanes: tuple[LaneLine, ...]
+    other_weight: float | None = None
+    """Sum of the weights of the other tenants with requests in flight; ``None``: not counted."""

@@ -19,7 +19,7 @@ class Script:
 
 
 def load_script(name: str) -> Script:
-    """Read ``name`` (``admit``, ``settle``, ``cancel`` or ``renew``) from the package."""
+    """Read ``name`` (``admit``, ``settle``, ``cancel``, ``renew`` or ``view``) from the package."""
     return compose_script(name, _read(name))
 
 

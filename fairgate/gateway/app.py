@@ -1,4 +1,5 @@
-"""The gateway as an ASGI app: the OpenAI routes behind the middleware, health, metrics, models."""
+"""The gateway as an ASGI app: the OpenAI routes behind the middleware, health, metrics, tenants'
+own view, models."""
 
 from __future__ import annotations
 
@@ -19,6 +20,8 @@ from fairgate.codec import ROUTES
 from fairgate.configrules import AUTO_MODEL
 from fairgate.errors import MethodNotAllowed, NotFound, Refusal
 from fairgate.gateway.forward import Forwarder
+from fairgate.me.app import PATH as ME
+from fairgate.me.app import Me
 from fairgate.middleware import FairGate
 from fairgate.runtime import Runtime
 from fairgate.ticket import SCOPE_KEY
@@ -36,6 +39,7 @@ class Gateway:
                 *(Route(path, self._forwarder, methods=["POST"]) for path in ROUTES),
                 Route("/v1/models", self.models),
                 Route("/v1/models/{model:path}", self.model),
+                Route(ME, Me(runtime)),
                 Route("/healthz", self.healthz),
                 Route("/readyz", self.readyz),
                 Route("/metrics", self.metrics),
