@@ -78,9 +78,12 @@ async def _measure_all(cases: Sequence[Case], pairs: int) -> Report:
     try:
         points: list[Point] = []
         for case in cases:
-            name = f"{case.sweep.name}, {case.policy}, {case.lanes} lanes, {case.n:,}"
-            typer.echo(f"{len(points) + 1}/{len(cases)} {name}", err=True)
             points.append(await measure(case, store.url, server, pairs))
+            typer.echo(
+                f"{len(points)}/{len(cases)} {case.sweep.name}, {case.policy}, {case.lanes} lanes, "
+                f"{case.n:,}: {points[-1].pair_cpu_us:.0f} µs",
+                err=True,
+            )
         return Report(await server.version(), pairs, points)
     finally:
         await server.close()
