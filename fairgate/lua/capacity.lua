@@ -22,6 +22,11 @@ local function kv_fits(lane, engine, kv)
   return max_kv == 0 or used + math.min(kv, max_kv) <= max_kv
 end
 
+local function has_room(lane)
+  local best = call('ZREVRANGE', free_key(lane), 0, 0, 'WITHSCORES')
+  return best[1] and tonumber(best[2]) >= 1
+end
+
 -- The engine with most free sequences that has room for `kv` tokens; `avoid` only if no other has.
 local function pick(lane, kv, avoid)
   local best = call('ZREVRANGE', free_key(lane), 0, 0, 'WITHSCORES')

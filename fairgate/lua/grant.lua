@@ -68,9 +68,10 @@ local function next_in_line(lane)
   end
 end
 
--- Work conservation: as long as the head of the line fits, it goes. Appends to `grants`.
+-- Work conservation: as long as the head of the line fits, it goes. Appends to `grants`. A full lane
+-- is the usual case under load, so that is asked before anything is read of who waits.
 local function grant_next(lane, now, grants)
-  while #grants < MAX_GRANTS do
+  while #grants < MAX_GRANTS and has_room(lane) do
     local r = next_in_line(lane)
     local engine = r and pick(lane, r.kv, r.avoid)
     local before = #grants
