@@ -4,6 +4,8 @@ local MAX_GRANTS = 256 -- per script call, so that a lane coming up does not blo
 local BACKFILL_LOOKS = 16
 local HEADROOM_LOOKS = 16
 
+local GRANTED = {'state', 'engine', 'held_kv'} -- what a grant changes of a request that waited
+
 local function grant(r, engine, now)
   local t, u = load_counters(r)
   r.state, r.engine = 'granted', engine
@@ -14,7 +16,7 @@ local function grant(r, engine, now)
   settings.last_served, t.ls = t.s, u.s
   call('HSET', KEYS[1], 'last_served', t.s)
   call('ZADD', key('held', r.gateway), now, r.id)
-  save_request(r)
+  save_request(r, r.queued_at and GRANTED)
 end
 
 -- Remembers how fast the lane's line moves: mean milliseconds between grants from it.

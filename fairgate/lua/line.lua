@@ -27,9 +27,9 @@ local function load_request(id)
   return r
 end
 
-local function save_request(r)
+local function save_request(r, fields)
   local values = {}
-  for _, name in ipairs(REQUEST) do
+  for _, name in ipairs(fields or REQUEST) do
     if r[name] then
       table.insert(values, name)
       table.insert(values, r[name])
