@@ -51,15 +51,12 @@ end
 -- Reserves (direction 1) or frees (-1) one request's sequence and KV tokens.
 local function occupy(r, direction)
   local e = engine_key(r.lane, r.engine)
-  local max_kv = tonumber(call('HGET', e, 'max_kv')) or 0
-  local kv = max_kv > 0 and math.min(r.kv, max_kv) or r.kv
   if direction == 1 then
-    r.held_kv = kv
-  else
-    kv = r.held_kv
+    local max_kv = tonumber(call('HGET', e, 'max_kv')) or 0
+    r.held_kv = max_kv > 0 and math.min(r.kv, max_kv) or r.kv
   end
   call('HINCRBY', e, 'seqs', direction)
-  call('HINCRBY', e, 'kv', direction * kv)
+  call('HINCRBY', e, 'kv', direction * r.held_kv)
   call('ZADD', free_key(r.lane), 'XX', 'INCR', -direction, r.engine)
 end
 
