@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Annotated, TypeVar, get_args
@@ -13,11 +13,11 @@ import typer
 from fairgate.admission.embedded import EmbeddedStore
 from fairgate.config import Preset
 from loadgen.report import markdown_table, plain_table
-from tests.bench.scheduling.measure import Case, Point, measure
+from tests.bench.scheduling.measure import Point, Series, measure
 from tests.bench.scheduling.pool import PIPELINED
 from tests.bench.scheduling.report import Report, table, write
 from tests.bench.scheduling.server import Server
-from tests.bench.scheduling.sweeps import SWEEPS, Sweep
+from tests.bench.scheduling.sweeps import SWEEPS
 
 PRESETS: tuple[Preset, ...] = get_args(Preset)
 Known = TypeVar("Known")
@@ -41,15 +41,12 @@ def main(
     The scripts, the ledger and the link are fairgate's own, the store an embedded Valkey. Takes
     some minutes; a machine that does nothing else gives steadier figures.
     """
-    cases = list(
-        _cases(
-            _known("sweeps", sweeps, SWEEPS),
-            _known("policies", policies, {preset: preset for preset in PRESETS}),
-            _known("lanes", lanes, {str(n): n for n in range(1, 10)}),
-            largest,
-        )
+    every = product(
+        _known("sweeps", sweeps, SWEEPS),
+        _known("policies", policies, {preset: preset for preset in PRESETS}),
+        _known("lanes", lanes, {str(n): n for n in range(1, 10)}),
     )
-    report = asyncio.run(_measure_all(cases, pairs))
+    report = asyncio.run(_measure_all([Series(*one) for one in every], largest, pairs))
     write(report, output)
     rows = table(report.points)
     typer.echo(markdown_table(rows) if markdown else plain_table(rows))
@@ -63,27 +60,16 @@ def _known(option: str, text: str, known: Mapping[str, Known]) -> list[Known]:
     return [known[name] for name in text.split(",")]
 
 
-def _cases(
-    sweeps: Sequence[Sweep], policies: Sequence[Preset], lanes: Sequence[int], largest: int
-) -> Iterator[Case]:
-    for sweep, policy, number in product(sweeps, policies, lanes):
-        for n in sweep.sizes(largest):
-            yield Case(sweep, policy, number, n)
-
-
-async def _measure_all(cases: Sequence[Case], pairs: int) -> Report:
+async def _measure_all(every: Sequence[Series], largest: int, pairs: int) -> Report:
     store = EmbeddedStore()
     await store.start()
     server = Server(store.url)
     try:
         points: list[Point] = []
-        for case in cases:
-            points.append(await measure(case, store.url, server, pairs))
-            typer.echo(
-                f"{len(points)}/{len(cases)} {case.sweep.name}, {case.policy}, {case.lanes} lanes, "
-                f"{case.n:,}: {points[-1].pair_cpu_us:.0f} µs",
-                err=True,
-            )
+        for number, series in enumerate(every, start=1):
+            points += await measure(series, largest, store.url, server, pairs)
+            typer.echo(f"{number}/{len(every)}", err=True)
+            typer.echo(plain_table(table(points[-len(series.sweep.sizes(largest)) :])), err=True)
         return Report(await server.version(), pairs, points)
     finally:
         await server.close()

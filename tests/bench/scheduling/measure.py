@@ -1,4 +1,4 @@
-"""One point of a sweep: fills a pool and measures it while as many wait as before."""
+"""One series: a pool for each size, measured by turns, while as many wait as before."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.bench.scheduling.pool import PIPELINED, Pool
 from tests.bench.scheduling.server import SCRIPTS, Server
 from tests.bench.scheduling.sweeps import Sweep
 
-ROUNDS = 6
+ROUNDS = 10
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,45 +47,75 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
-    """What to measure: one size of a sweep, under one policy, with so many lanes."""
+class Series:
+    """The sizes of one sweep, under one policy, with so many lanes."""
 
     sweep: Sweep
     policy: Preset
     lanes: int
-    n: int
 
 
-async def measure(case: Case, url: str, server: Server, pairs: int) -> Point:
-    """Measure ``case`` over :data:`ROUNDS` rounds of ``pairs`` pairs each; empties the store."""
+class _Size:
+    """One size of a series: its pool, and what its rounds have given."""
+
+    def __init__(self, series: Series, n: int, link: Link) -> None:
+        self._series = series
+        self._n = n
+        self._pool = Pool(link, f"n{n}", series.sweep.population(n), series.policy, series.lanes)
+        self._memory = 0
+        self._rounds: list[tuple[float, float, float]] = []
+        self._singles: list[dict[str, list[int]]] = []
+
+    async def prepare(self, server: Server, pairs: int) -> None:
+        before = await server.memory()
+        await self._pool.fill()
+        self._memory = await server.memory() - before
+        await self._pool.turn(pairs)  # the first ones are not like those that follow
+
+    async def round(self, server: Server, pairs: int) -> None:
+        self._rounds.append(await _pipelined(self._pool, server, pairs))
+        self._singles.append(await _singly(self._pool, server, max(8, pairs // 8)))
+
+    async def point(self) -> Point:
+        waiting = await self._pool.renew()
+        return Point(
+            sweep=self._series.sweep.name,
+            policy=self._series.policy,
+            lanes=self._series.lanes,
+            n=self._n,
+            waiting=waiting,
+            pair_cpu_us=min(cpu for cpu, _, _ in self._rounds),
+            scripts_per_s=max(rate for _, rate, _ in self._rounds),
+            calls_per_pair=median(calls for _, _, calls in self._rounds),
+            bytes_per_waiting=self._memory / waiting,
+            **{
+                f"{name}_us": min(median(times[name]) for times in self._singles)
+                for name in SCRIPTS
+            },
+        )
+
+
+async def measure(series: Series, limit: int, url: str, server: Server, pairs: int) -> list[Point]:
+    """One point for each size up to ``limit``, over :data:`ROUNDS` rounds of ``pairs`` pairs.
+
+    All sizes are there at once and take turns, so that a machine which is busy for a while disturbs
+    them alike. Empties the store first.
+    """
     await server.empty()
     link = Link(url, timeout_s=30.0)
     try:
-        pool = Pool(link, case.sweep.population(case.n), case.policy, case.lanes)
-        before = await server.memory()
-        await pool.fill()
-        grown = await server.memory() - before
-        await pool.turn(pairs)  # the first ones are not like those that follow
-        rounds = [await _round(pool, server, pairs) for _ in range(ROUNDS)]
-        singles = [await _singly(pool, server, max(8, pairs // 8)) for _ in range(ROUNDS)]
-        waiting = await pool.renew()
+        sizes = [_Size(series, n, link) for n in series.sweep.sizes(limit)]
+        for size in sizes:
+            await size.prepare(server, pairs)
+        for _ in range(ROUNDS):
+            for size in sizes:
+                await size.round(server, pairs)
+        return [await size.point() for size in sizes]
     finally:
         await link.close()
-    return Point(
-        sweep=case.sweep.name,
-        policy=case.policy,
-        lanes=case.lanes,
-        n=case.n,
-        waiting=waiting,
-        pair_cpu_us=min(cpu for cpu, _, _ in rounds),
-        scripts_per_s=max(rate for _, rate, _ in rounds),
-        calls_per_pair=median(calls for _, _, calls in rounds),
-        bytes_per_waiting=grown / waiting,
-        **{f"{name}_us": min(median(times[name]) for times in singles) for name in SCRIPTS},
-    )
 
 
-async def _round(pool: Pool, server: Server, pairs: int) -> tuple[float, float, float]:
+async def _pipelined(pool: Pool, server: Server, pairs: int) -> tuple[float, float, float]:
     """CPU microseconds per pair, scripts per second, inner commands per pair."""
     done = pairs // PIPELINED * PIPELINED
     calls, cpu, began = await server.inner_calls(), await server.cpu_s(), time.perf_counter()

@@ -33,8 +33,10 @@ _TOKENS = 300
 class Pool:
     """One pool, filled with a population. ``link`` is the caller's to close."""
 
-    def __init__(self, link: Link, population: Population, preset: Preset, lanes: int) -> None:
-        self._ledger = Ledger(link, "bench", "g0")
+    def __init__(
+        self, link: Link, name: str, population: Population, preset: Preset, lanes: int
+    ) -> None:
+        self._ledger = Ledger(link, name, "g0")
         self._population = population
         self._lanes = tuple(f"lane{number}" for number in range(lanes))
         headroom = dict.fromkeys(self._lanes, population.headroom)

@@ -61,7 +61,8 @@ def _page(report: Report) -> str:
         f"{COMMAND}: admit, settle, cancel and renew as shipped, on an embedded {report.server}. "
         f"A pair is one settlement that grants the head of a line and one arrival that waits, so "
         f"the number of those who wait stays; {SEQUENCES} requests run in each lane; "
-        f"{PIPELINED} pairs share a write. Best of several rounds of {report.pairs} pairs."
+        f"{PIPELINED} pairs share a write. The sizes take turns; best of several rounds of "
+        f"{report.pairs} pairs."
     )
     names = dict.fromkeys(point.sweep for point in report.points)
     sections = (_section(SWEEPS[name], report.points) for name in names)
