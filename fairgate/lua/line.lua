@@ -177,7 +177,7 @@ local function line_up_again(lane)
   for _, w in ipairs(waiting) do
     local r = load_request(w.id)
     r.line_tenant, r.line_user = line_names(r.tenant, r.user)
-    save_request(r)
+    save_request(r, {'line_tenant', 'line_user'})
     call('ZADD', requests_key(r), place_of(r, w.arrival), r.id)
     reposition(r, lane)
   end
