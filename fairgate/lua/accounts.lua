@@ -21,9 +21,10 @@ local function account(account_key)
     return found
   end
   local values = call('HMGET', account_key, unpack(FIELDS))
-  found = {new = not values[1]}
+  found = {new = not values[1], stored = {}}
   for i, name in ipairs(FIELDS) do
-    found[name] = tonumber(values[i]) or 0
+    local value = tonumber(values[i])
+    found[name], found.stored[name] = value or 0, value
   end
   accounts[account_key] = found
   return found
@@ -34,10 +35,14 @@ local function save_accounts()
     if a.dirty then
       local values = {}
       for _, name in ipairs(FIELDS) do
-        table.insert(values, name)
-        table.insert(values, a[name])
+        if a[name] ~= a.stored[name] then
+          table.insert(values, name)
+          table.insert(values, a[name])
+        end
       end
-      call('HSET', account_key, unpack(values))
+      if values[1] then
+        call('HSET', account_key, unpack(values))
+      end
       call('PEXPIRE', account_key, settings.state_ttl_ms)
     end
   end

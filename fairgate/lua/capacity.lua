@@ -22,6 +22,11 @@ local function kv_fits(lane, engine, kv)
   return max_kv == 0 or used + math.min(kv, max_kv) <= max_kv
 end
 
+local function has_room(lane)
+  local best = call('ZREVRANGE', free_key(lane), 0, 0, 'WITHSCORES')
+  return best[1] and tonumber(best[2]) >= 1
+end
+
 -- The engine with most free sequences that has room for `kv` tokens; `avoid` only if no other has.
 local function pick(lane, kv, avoid)
   local best = call('ZREVRANGE', free_key(lane), 0, 0, 'WITHSCORES')
@@ -46,15 +51,12 @@ end
 -- Reserves (direction 1) or frees (-1) one request's sequence and KV tokens.
 local function occupy(r, direction)
   local e = engine_key(r.lane, r.engine)
-  local max_kv = tonumber(call('HGET', e, 'max_kv')) or 0
-  local kv = max_kv > 0 and math.min(r.kv, max_kv) or r.kv
   if direction == 1 then
-    r.held_kv = kv
-  else
-    kv = r.held_kv
+    local max_kv = tonumber(call('HGET', e, 'max_kv')) or 0
+    r.held_kv = max_kv > 0 and math.min(r.kv, max_kv) or r.kv
   end
   call('HINCRBY', e, 'seqs', direction)
-  call('HINCRBY', e, 'kv', direction * kv)
+  call('HINCRBY', e, 'kv', direction * r.held_kv)
   call('ZADD', free_key(r.lane), 'XX', 'INCR', -direction, r.engine)
 end
 

@@ -4,6 +4,8 @@ local MAX_GRANTS = 256 -- per script call, so that a lane coming up does not blo
 local BACKFILL_LOOKS = 16
 local HEADROOM_LOOKS = 16
 
+local GRANTED = {'state', 'engine', 'held_kv'} -- what a grant changes of a request that waited
+
 local function grant(r, engine, now)
   local t, u = load_counters(r)
   r.state, r.engine = 'granted', engine
@@ -14,7 +16,7 @@ local function grant(r, engine, now)
   settings.last_served, t.ls = t.s + t.lag, u.s + u.lag
   call('HSET', KEYS[1], 'last_served', settings.last_served)
   call('ZADD', key('held', r.gateway), now, r.id)
-  save_request(r)
+  save_request(r, r.queued_at and GRANTED)
 end
 
 -- How fast the lane's line moves: mean milliseconds between grants from it, and what that would be if
@@ -79,9 +81,10 @@ local function next_in_line(lane)
   end
 end
 
--- Work conservation: as long as the head of the line fits, it goes. Appends to `grants`.
+-- Work conservation: as long as the head of the line fits, it goes. Appends to `grants`. A full lane
+-- is the usual case under load, so that is asked before anything is read of who waits.
 local function grant_next(lane, now, grants)
-  while #grants < MAX_GRANTS do
+  while #grants < MAX_GRANTS and has_room(lane) do
     local r = next_in_line(lane)
     local engine = r and pick(lane, r.kv, r.avoid)
     local before = #grants

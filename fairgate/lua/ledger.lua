@@ -218,5 +218,7 @@ local function learn(r, cost, output_tokens, prompt_bytes, prompt_tokens)
   end
   call('HSET', app_key, 'samples', samples, 'mean_cost', mean + (cost - mean) / samples,
     'output_quantile', quantile, 'bytes_per_token', ratio)
-  call('SADD', PREFIX .. 'apps', r.app)
+  if not old[1] then
+    call('SADD', PREFIX .. 'apps', r.app)
+  end
 end

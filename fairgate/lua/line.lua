@@ -27,9 +27,9 @@ local function load_request(id)
   return r
 end
 
-local function save_request(r)
+local function save_request(r, fields)
   local values = {}
-  for _, name in ipairs(REQUEST) do
+  for _, name in ipairs(fields or REQUEST) do
     if r[name] then
       table.insert(values, name)
       table.insert(values, r[name])
@@ -59,34 +59,59 @@ local function head_start(r, head_score)
   return user_units(r, settings.advantage * r.expected)
 end
 
+-- Where tenant and user of `r` stand in lane `lane`.
+local function line_place(r, lane)
+  local line_tenant, line_user = line_names(r.tenant, r.user)
+  return {lane = lane, line_tenant = line_tenant, line_user = line_user}
+end
+
+-- Scores of tenant and user of `r`; 0 at a level that is not told apart. `head`: see head_start.
+local function tenant_score(r)
+  return settings.fair and settings.levels ~= 'user' and load_counters(r).s or 0
+end
+
+local function user_score(r, head)
+  local _, u = load_counters(r)
+  return settings.fair and settings.levels ~= 'tenant' and u.s - head_start(r, head) or 0
+end
+
 -- Gives tenant and user of `r` the place in lane `lane` that their counters say; drops empty lines.
 local function reposition(r, lane)
-  local t, u = load_counters(r)
-  local line_tenant, line_user = line_names(r.tenant, r.user)
-  local place = {lane = lane, line_tenant = line_tenant, line_user = line_user}
+  local place = line_place(r, lane)
+  local users, tenants = users_key(place), tenants_key(lane)
   local head = call('ZRANGE', requests_key(place), 0, 0, 'WITHSCORES')
   if head[1] then
-    local by_user = settings.fair and settings.levels ~= 'tenant'
-    local score = by_user and u.s - head_start(r, tonumber(head[2])) or 0
-    call('ZADD', users_key(place), score, line_user)
+    call('ZADD', users, user_score(r, tonumber(head[2])), place.line_user)
   else
-    call('ZREM', users_key(place), line_user)
+    call('ZREM', users, place.line_user)
   end
-  if call('EXISTS', users_key(place)) == 1 then
-    local by_tenant = settings.fair and settings.levels ~= 'user'
-    call('ZADD', tenants_key(lane), by_tenant and t.s or 0, line_tenant)
+  if head[1] or call('EXISTS', users) == 1 then
+    call('ZADD', tenants, tenant_score(r), place.line_tenant)
   else
-    call('ZREM', tenants_key(lane), line_tenant)
+    call('ZREM', tenants, place.line_tenant)
   end
 end
 
--- After a charge: the same in every lane where the tenant may wait; always in `left`, the lane whose
--- line the request just left.
+-- The same where nobody came or left, so that only scores change.
+local function rescore(r, lane)
+  local place = line_place(r, lane)
+  local _, u = load_counters(r)
+  local head = u.waiting > 0 and call('ZRANGE', requests_key(place), 0, 0, 'WITHSCORES') or {}
+  if head[1] then
+    call('ZADD', users_key(place), user_score(r, tonumber(head[2])), place.line_user)
+  end
+  call('ZADD', tenants_key(lane), 'XX', tenant_score(r), place.line_tenant)
+end
+
+-- After a charge: in every lane where the tenant may wait; always in `left`, the lane whose line the
+-- request just left.
 local function reposition_everywhere(r, left)
-  local waits = tenant_account(r).waiting > 0
+  local waits = settings.fair and tenant_account(r).waiting > 0
   for _, lane in ipairs(settings.lane_names) do
-    if waits or lane == left then
+    if lane == left then
       reposition(r, lane)
+    elseif waits then
+      rescore(r, lane)
     end
   end
 end
@@ -154,7 +179,7 @@ local function line_up_again(lane)
   for _, w in ipairs(waiting) do
     local r = load_request(w.id)
     r.line_tenant, r.line_user = line_names(r.tenant, r.user)
-    save_request(r)
+    save_request(r, {'line_tenant', 'line_user'})
     call('ZADD', requests_key(r), place_of(r, w.arrival), r.id)
     reposition(r, lane)
   end

@@ -18,9 +18,10 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 30, 46
 
 def line_chart(
     title: str, lines: Mapping[str, Points], *, x_name: str, y_name: str,
-    bound: float | None = None,
+    bound: float | None = None, powers: bool = False,
 ) -> str:  # fmt: skip
-    """One line per name; ``bound`` is drawn dashed where it is not far out of sight."""
+    """One line per name; ``bound`` is drawn dashed where it is not far out of sight. ``powers``
+    makes the x axis logarithmic; it begins at the smallest value, which must be above 0."""
     xs = [x for points in lines.values() for x, _ in points]
     ys = [y for points in lines.values() for _, y in points]
     if not xs:
@@ -28,7 +29,7 @@ def line_chart(
     top_y = max(*ys, 1e-9)
     if bound is not None and bound <= 3 * top_y:
         top_y = max(top_y, bound)
-    frame = _Frame(max(xs), top_y)
+    frame = _Frame(max(xs), top_y, min(xs) if powers else 0.0)
     parts = [frame.axes(x_name, y_name)]
     for index, points in enumerate(lines.values()):
         path = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in points)
@@ -70,14 +71,26 @@ def _bar(
 
 
 class _Frame:
-    """Maps values to the plane of the picture; both axes start at 0."""
+    """Maps values to the plane of the picture; both axes start at 0, but a ``min_x`` above 0 makes
+    the x axis logarithmic."""
 
-    def __init__(self, max_x: float, max_y: float) -> None:
+    def __init__(self, max_x: float, max_y: float, min_x: float = 0.0) -> None:
+        self._min_x = min_x
         self._max_x = max_x or 1.0
         self._max_y = max_y * 1.05
 
     def x(self, value: float) -> float:
-        return _LEFT + value / self._max_x * (_WIDTH - _LEFT - _RIGHT)
+        share = value / self._max_x
+        if self._min_x > 0:
+            decades = math.log10(self._max_x / self._min_x) or 1.0
+            share = math.log10(value / self._min_x) / decades
+        return _LEFT + share * (_WIDTH - _LEFT - _RIGHT)
+
+    def _x_ticks(self) -> list[float]:
+        if self._min_x <= 0:
+            return ticks(self._max_x)
+        lowest, highest = math.log10(self._min_x), math.log10(self._max_x)
+        return [10.0**k for k in range(math.ceil(lowest), math.floor(highest) + 1)]
 
     def y(self, value: float) -> float:
         return _HEIGHT - _BOTTOM - value / self._max_y * (_HEIGHT - _TOP - _BOTTOM)
@@ -97,7 +110,7 @@ class _Frame:
             base = _HEIGHT - _BOTTOM + 13
             parts += [
                 f'<text class="middle" x="{self.x(value):.1f}" y="{base}">{short(value)}</text>'
-                for value in ticks(self._max_x)
+                for value in self._x_ticks()
             ]
             parts.append(
                 f'<text class="small end" x="{right}" y="{base + 13}">{escape(x_name)}</text>'
