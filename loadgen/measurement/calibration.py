@@ -75,10 +75,8 @@ async def calibrate(
     """
     calls = min(_MOST, max(_FEWEST, _BATCHES * engines.sequences))
     probes = alone(workload, seed), burst(workload, seed, calls)
-    real = [
-        (await play(on_engines(p, engines.running, engines.model), _FCFS, folder, seed=seed))
-        for p in probes
-    ]
+    sites = [on_engines(probe, engines.running, engines.model) for probe in probes]
+    real = await play(sites, _FCFS, folder, seed=seed)
 
     def simulated(speed: float) -> list[list[Outcome]]:
         models = engines.at_speed(speed)

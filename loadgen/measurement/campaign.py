@@ -43,11 +43,13 @@ class Trial:
     source: Source
     retries: int = 0
 
+    def sample(self) -> Workload:
+        """A short draw, to measure what the engines can serve of it."""
+        return sample(self.scenario, self.scale, self.seed, self.source)
+
     def check(self, engines: Engines) -> None:
-        """Raises ``SpecError`` for a scenario that cannot be measured on these engines."""
-        name, tokens = self.scenario.name, self.scale.tokens
-        short = sample(self.scenario, self.seed, self.source, tokens)
-        check_lengths(short, engines, name=name, tokens=tokens)
+        """Raises ``SpecError`` when its calls are too long for these engines."""
+        check_lengths(self.sample(), engines, name=self.scenario.name, tokens=self.scale.tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +81,9 @@ class _Run:
 
     async def run(self) -> Measured:
         trial = self._trial
-        short = sample(trial.scenario, trial.seed, trial.source, trial.scale.tokens)
         self._say(f"{self._name}, seed {trial.seed}: measuring what the engines can serve")
         calibration = await calibrate(
-            self._name, short, self._engines, self._store, self._folder, seed=trial.seed
+            self._name, trial.sample(), self._engines, self._store, self._folder, seed=trial.seed
         )
         self._say(f"{self._name}, seed {trial.seed}: {calibration.text}")
         capacity = calibration.calls_per_s
@@ -105,8 +106,8 @@ class _Run:
                 f"{part.span_s:.0f} s, all answered within about {2 * part.span_s:.0f} s"
             )
             settings, seed = self._trial.policies[policy], self._trial.seed
-            recording = await play(
-                part, settings, self._folder, seed=seed, retries=self._trial.retries
+            (recording,) = await play(
+                [part], settings, self._folder, seed=seed, retries=self._trial.retries
             )
             if errors := lost(recording.outcomes):
                 self._say(f"{self._name}, {policy}: errors: {errors}")

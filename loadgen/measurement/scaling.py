@@ -20,6 +20,7 @@ _SAMPLE_CALLS = 1000
 _FEWEST_CALLS = 50
 _ALONE_CALLS = 3
 _LONGEST_RUN = 2.0
+_PATIENT_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,18 +35,19 @@ class Scale:
     """Time in which the calls of the offered load come."""
 
 
-def sample(scenario: Scenario, seed: int, source: Source, tokens: float) -> Workload:
-    """A short draw of ``scenario``, to measure what the engines can serve of it.
-
-    Raises ``SpecError`` for a scenario that one gateway over one lane cannot show.
-    """
-    drawn = scenario.build(_SAMPLE_CALLS, seed, source)
+def check_site(scenario: Scenario) -> None:
+    """Raises ``SpecError`` for a scenario that one gateway over one lane cannot show."""
+    drawn = scenario.build(_FEWEST_CALLS, 0, Source())
     lanes = drawn.config.pools[POOL].lanes
     if len(lanes) > 1:
         raise SpecError(f"{scenario.name}: has the lanes {', '.join(lanes)}; one can be measured")
     if drawn.gateways > 1:
         raise SpecError(f"{scenario.name}: has {drawn.gateways} gateways; one can be measured")
-    return _shortened(drawn, tokens)
+
+
+def sample(scenario: Scenario, scale: Scale, seed: int, source: Source) -> Workload:
+    """A short draw of ``scenario``, to measure what the engines can serve of it."""
+    return _shortened(scenario.build(_SAMPLE_CALLS, seed, source), scale.tokens)
 
 
 def draw(
@@ -63,7 +65,8 @@ def draw(
         calls = max(_FEWEST_CALLS, round(_SAMPLE_CALLS * wanted / counted))
     drawn = _shortened(scenario.build(calls, seed, source), scale.tokens)
     paced = drawn.at_rate(calls_per_s)
-    return _with_queue(paced, timeout_s=paced.span_s)
+    (lane,) = paced.config.pools[POOL].lanes.values()
+    return _with_queue(paced, timeout_s=min(lane.queue.timeout_s, paced.span_s))
 
 
 def check_lengths(workload: Workload, engines: Engines, *, name: str, tokens: float) -> None:
@@ -94,15 +97,15 @@ def burst(workload: Workload, seed: int, calls: int) -> Workload:
     known = [call for chain in workload.plan for call in chain.calls]
     chosen = Random(f"burst {seed}").sample(known, min(calls, len(known)))  # noqa: S311
     plan = [Chain(0.0, (_single(call),)) for call in chosen]
-    return _with_queue(replace(workload, plan=plan), timeout_s=3600.0)
+    return _with_queue(replace(workload, plan=plan), timeout_s=_PATIENT_S)
 
 
 def alone(workload: Workload, seed: int) -> Workload:
-    """A few of its calls, one after the other."""
+    """A few of its calls, one after the other, where nobody gives up either."""
     known = [call for chain in workload.plan for call in chain.calls]
     chosen = Random(f"alone {seed}").sample(known, min(_ALONE_CALLS, len(known)))  # noqa: S311
     calls = [replace(_single(call), number=number) for number, call in enumerate(chosen)]
-    return replace(workload, plan=[Chain(0.0, tuple(calls))])
+    return _with_queue(replace(workload, plan=[Chain(0.0, tuple(calls))]), timeout_s=_PATIENT_S)
 
 
 def longest_s(workload: Workload) -> float:

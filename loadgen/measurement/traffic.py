@@ -24,21 +24,29 @@ from loadgen.tenants import Tenant
 
 
 async def play(
-    workload: Workload, policy: Policy, folder: Path, *, seed: int, retries: int = 0
-) -> Recording:
-    """Run it on a gateway started for it; ``folder`` gets that one's file and log.
+    workloads: Sequence[Workload], policy: Policy, folder: Path, *, seed: int, retries: int = 0
+) -> list[Recording]:
+    """Run them one after the other on a gateway that is started for them.
 
-    The clients are those of ``loadgen replay``. Raises ``TargetError`` when the gateway does not
-    start or serves nothing. Cancelled: nothing is left running.
+    They share a site. The clients are those of ``loadgen replay``; ``folder`` gets the gateway's
+    file and log. Raises ``TargetError`` when it does not start or serves nothing. Cancelled:
+    nothing is left running.
     """
-    site = workload.under(policy).config
-    async with gateway(site, folder) as url:
-        finished = Finished()
-        await send(_job(workload, url, seed, retries), finished)
+    async with gateway(workloads[0].under(policy).config, folder) as url:
+        return [
+            Recording(outcomes=outcomes, units=_units(outcomes, policy))
+            for workload in workloads
+            for outcomes in [await _outcomes(_job(workload, url, seed, retries), folder)]
+        ]
+
+
+async def _outcomes(job: Job, folder: Path) -> list[Outcome]:
+    finished = Finished()
+    await send(job, finished)
     outcomes = [_named(outcome) for outcome in finished.outcomes]
     if all(outcome.result == "error" for outcome in outcomes):
         raise TargetError(f"the gateway served nothing, see {folder}: {lost(outcomes)}")
-    return Recording(outcomes=outcomes, units=_units(outcomes, policy))
+    return outcomes
 
 
 def lost(outcomes: Sequence[Outcome]) -> str:
