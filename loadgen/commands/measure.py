@@ -58,7 +58,7 @@ def measure(
         str,
         typer.Option(
             help="Timing profile of the simulation, fitted to the engines' capacity; default: "
-            "cpu-LANE, else cpu-small.",
+            "cpu-LANE, else cpu-small. Simulated engines keep their own.",
             rich_help_panel=ENGINES,
         ),
     ] = "",

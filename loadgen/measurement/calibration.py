@@ -38,7 +38,9 @@ class Calibration(Struct, frozen=True, kw_only=True):
     scenario: str
     seed: int
     calls_per_s: float
-    """Served by the engines in a burst under ``fcfs``."""
+    """Served by the engines in a burst under ``fcfs``, before the runs."""
+    calls_per_s_after: float | None = None
+    """The same burst after them: how far the machine itself changed meanwhile."""
     profile_calls_per_s: float
     """The same by the model, at the speed of its profile."""
     speed: float
@@ -58,10 +60,13 @@ class Calibration(Struct, frozen=True, kw_only=True):
                 ("in a burst", self.pace.full_ms, self.fitted_pace.full_ms),
             )
         )
+        after = self.calls_per_s_after
+        drift = "" if after is None else f" ({after / self.calls_per_s - 1:+.0%} after the runs)"
+        off = self.profile_calls_per_s / self.calls_per_s - 1
         return (
-            f"capacity {self.calls_per_s:.2f} calls/s, by the profile "
-            f"{self.profile_calls_per_s:.2f}: simulated at speed {self.speed:.2f}; time per output "
-            f"token {'; '.join(paces)}"
+            f"capacity {self.calls_per_s:.2f} calls/s{drift}; by the profile "
+            f"{self.profile_calls_per_s:.2f} ({off:+.0%}), hence simulated at speed "
+            f"{self.speed:.2f}; time per output token {'; '.join(paces)}"
         )
 
 
@@ -73,8 +78,7 @@ async def calibrate(
     ``store`` is the socket of the simulation's store. Raises ``TargetError`` as
     :func:`~loadgen.measurement.traffic.play` does.
     """
-    calls = min(_MOST, max(_FEWEST, _BATCHES * engines.sequences))
-    probes = alone(workload, seed), burst(workload, seed, calls)
+    probes = alone(workload, seed), _burst(workload, engines, seed)
     sites = [on_engines(probe, engines.running, engines.model) for probe in probes]
     real = await play(sites, _FCFS, folder, seed=seed)
 
@@ -96,12 +100,23 @@ async def calibrate(
     )
 
 
+async def capacity(workload: Workload, engines: Engines, folder: Path, *, seed: int) -> float:
+    """Calls per second that the engines serve now, of the burst that :func:`calibrate` sent."""
+    site = on_engines(_burst(workload, engines, seed), engines.running, engines.model)
+    (recording,) = await play([site], _FCFS, folder, seed=seed)
+    return served_per_s(recording.outcomes)
+
+
 def served_per_s(outcomes: Sequence[Outcome]) -> float:
     """Calls per second between a tenth and nine tenths of the answers, as the simulation measures
     its capacity: neither the first batch nor the last stragglers count."""
     ends = sorted(o.end_s for o in outcomes if o.result == "completed")
     first, last = len(ends) // 10, len(ends) * 9 // 10
     return (last - first) / (ends[last] - ends[first])
+
+
+def _burst(workload: Workload, engines: Engines, seed: int) -> Workload:
+    return burst(workload, seed, min(_MOST, max(_FEWEST, _BATCHES * engines.sequences)))
 
 
 def _pace(probes: Sequence[Sequence[Outcome]]) -> Pace:

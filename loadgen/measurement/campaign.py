@@ -10,7 +10,7 @@ from pathlib import Path
 from msgspec.structs import replace as replace_struct
 
 from fairgate.config import Policy
-from loadgen.measurement.calibration import Calibration, calibrate
+from loadgen.measurement.calibration import Calibration, calibrate, capacity
 from loadgen.measurement.engines import Engines
 from loadgen.measurement.scaling import (
     Scale,
@@ -64,6 +64,7 @@ class Measured:
 async def run_trial(trial: Trial, engines: Engines, store: str, folder: Path, say: Say) -> Measured:
     """Measure the engines' capacity, send the calls under each policy, and simulate the same.
 
+    The capacity is measured again after the real runs, to show whether the machine was quiet.
     ``store`` is the socket of the simulation's store, ``folder`` gets the gateways' logs. Raises
     ``TargetError`` when a gateway does not start or serves nothing.
     """
@@ -86,17 +87,19 @@ class _Run:
             self._name, trial.sample(), self._engines, self._store, self._folder, seed=trial.seed
         )
         self._say(f"{self._name}, seed {trial.seed}: {calibration.text}")
-        capacity = calibration.calls_per_s
+        served = calibration.calls_per_s
         workload = draw(
             trial.scenario, trial.scale, trial.seed, trial.source,
-            calls_per_s=trial.load * capacity,
+            calls_per_s=trial.load * served,
         )  # fmt: skip
-        real = [await self._real(workload, policy, capacity) for policy in trial.policies]
+        real = [await self._real(workload, policy, served) for policy in trial.policies]
+        self._say(f"{self._name}, seed {trial.seed}: measuring what the engines can serve now")
+        after = await capacity(trial.sample(), self._engines, self._folder, seed=trial.seed)
         models = on_engines(workload, self._engines.at_speed(calibration.speed))
-        simulated = [await self._simulated(models, policy, capacity) for policy in trial.policies]
-        return Measured(calibration, real, simulated)
+        simulated = [await self._simulated(models, policy, served) for policy in trial.policies]
+        return Measured(replace_struct(calibration, calls_per_s_after=after), real, simulated)
 
-    async def _real(self, workload: Workload, policy: str, capacity: float) -> Result:
+    async def _real(self, workload: Workload, policy: str, served: float) -> Result:
         site = on_engines(workload, self._engines.running, self._engines.model)
         limited, rpm = self._limited(site, policy)
 
@@ -117,11 +120,11 @@ class _Run:
         without = None
         if limited.abuser:
             without = await real(limited.without_abuser(), ", without the abuser")
-        result = self._result(limited, policy, capacity, rpm, recording, without)
+        result = self._result(limited, policy, served, rpm, recording, without)
         run = replace_struct(result.run, real=True, idle_while_waiting_s=None)
         return Result(run, result.curves)
 
-    async def _simulated(self, workload: Workload, policy: str, capacity: float) -> Result:
+    async def _simulated(self, workload: Workload, policy: str, served: float) -> Result:
         limited, rpm = self._limited(workload, policy)
         settings, trial = self._trial.policies[policy], self._trial
 
@@ -133,7 +136,7 @@ class _Run:
         without = None
         if limited.abuser:
             without = await asyncio.to_thread(virtual, limited.without_abuser())
-        return self._result(limited, policy, capacity, rpm, recording, without)
+        return self._result(limited, policy, served, rpm, recording, without)
 
     def _limited(self, workload: Workload, policy: str) -> tuple[Workload, int]:
         """With the limit of requests per minute, where the policy or the scenario has one."""
@@ -143,7 +146,7 @@ class _Run:
         return workload.with_user_rpm(rpm), rpm
 
     def _result(
-        self, workload: Workload, policy: str, capacity: float, rpm: int,
+        self, workload: Workload, policy: str, served: float, rpm: int,
         recording: Recording, without: Recording | None,
     ) -> Result:  # fmt: skip
         conditions = Conditions(
@@ -151,7 +154,7 @@ class _Run:
             policy=policy,
             seed=self._trial.seed,
             load=self._trial.load,
-            capacity=capacity,
+            capacity=served,
             rpm=rpm,
         )
         run = figures(conditions, self._trial.policies[policy], workload, recording, without)

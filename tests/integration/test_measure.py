@@ -87,6 +87,7 @@ def test_real_and_simulated_runs_stand_side_by_side(tmp_path: Path) -> None:
     assert calibration["speed"] == pytest.approx(
         calibration["calls_per_s"] / calibration["profile_calls_per_s"]
     )
+    assert calibration["calls_per_s_after"] > 0
     pairs = {o["agreeing"] + o["undecided"] + len(o["disagreeing"]) for o in written["orders"]}
     assert pairs == {1}  # fcfs and fairserve
     page = (report / "report.html").read_text()
