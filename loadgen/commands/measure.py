@@ -79,7 +79,7 @@ def measure(
     ] = None,
     calls: Annotated[
         int | None,
-        typer.Option(min=20, help="About so many calls instead.", rich_help_panel=LOAD),
+        typer.Option(min=50, help="About so many calls instead.", rich_help_panel=LOAD),
     ] = None,
     load: Annotated[
         float | None,

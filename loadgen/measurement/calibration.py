@@ -8,9 +8,10 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from loadgen.errors import TargetError
 from loadgen.measurement.engines import Engines
 from loadgen.measurement.scaling import alone, burst, on_engines
-from loadgen.measurement.traffic import play
+from loadgen.measurement.traffic import lost, play
 from loadgen.metrics import tpot_ms
 from loadgen.records import Outcome
 from loadgen.simulation.driver import simulate
@@ -76,7 +77,7 @@ async def calibrate(
     """Send a few calls of ``workload`` one by one, then many at once, for real and simulated.
 
     ``store`` is the socket of the simulation's store. Raises ``TargetError`` as
-    :func:`~loadgen.measurement.traffic.play` does.
+    :func:`~loadgen.measurement.traffic.play` does, and when half of the calls fail.
     """
     probes = alone(workload, seed), _burst(workload, engines, seed)
     sites = [on_engines(probe, engines.running, engines.model) for probe in probes]
@@ -86,8 +87,8 @@ async def calibrate(
         models = engines.at_speed(speed)
         return [simulate(on_engines(p, models), _FCFS, store, seed=seed).outcomes for p in probes]
 
-    calls_per_s = served_per_s(real[1].outcomes)
-    as_profile = served_per_s((await asyncio.to_thread(simulated, 1.0))[1])
+    calls_per_s = _served_per_s(real[1].outcomes)
+    as_profile = _served_per_s((await asyncio.to_thread(simulated, 1.0))[1])
     speed = calls_per_s / as_profile
     return Calibration(
         scenario=name,
@@ -104,13 +105,17 @@ async def capacity(workload: Workload, engines: Engines, folder: Path, *, seed: 
     """Calls per second that the engines serve now, of the burst that :func:`calibrate` sent."""
     site = on_engines(_burst(workload, engines, seed), engines.running, engines.model)
     (recording,) = await play([site], _FCFS, folder, seed=seed)
-    return served_per_s(recording.outcomes)
+    return _served_per_s(recording.outcomes)
 
 
-def served_per_s(outcomes: Sequence[Outcome]) -> float:
+def _served_per_s(outcomes: Sequence[Outcome]) -> float:
     """Calls per second between a tenth and nine tenths of the answers, as the simulation measures
     its capacity: neither the first batch nor the last stragglers count."""
     ends = sorted(o.end_s for o in outcomes if o.result == "completed")
+    if len(ends) < len(outcomes) / 2:
+        raise TargetError(
+            f"of {len(outcomes)} calls at once the engines completed {len(ends)}: {lost(outcomes)}"
+        )
     first, last = len(ends) // 10, len(ends) * 9 // 10
     return (last - first) / (ends[last] - ends[first])
 

@@ -103,13 +103,13 @@ def test_real_and_simulated_runs_stand_side_by_side(tmp_path: Path) -> None:
 def test_an_abuser_is_measured_beside_a_run_without_it(tmp_path: Path) -> None:
     file = tmp_path / "runs.json"
     run(
-        "abuser", "--engines", engines(tmp_path), "--policy", "vtc", "--calls", 20,
+        "abuser", "--engines", engines(tmp_path), "--policy", "vtc", "--calls", 50,
         "--json", file, "--report", tmp_path / "report",
     )  # fmt: skip
     runs = json.loads(file.read_text())["runs"]
     assert [one["real"] for one in runs] == [True, False]
     for one in runs:
-        assert one["tenants"]["abuser"]["requests"] > 20
+        assert one["tenants"]["abuser"]["requests"] > 50
         assert one["victim_slowdown"] is not None
     output = CliRunner().invoke(app, ["compare", str(file)]).output
     assert "runs: abuser, vtc, real" in output
