@@ -100,7 +100,8 @@ def measure(
         float,
         typer.Option(
             min=0.0,
-            help="Policies that differ by less than this share are a tie.",
+            help="Policies that differ by less than this share are a tie, or by less than the "
+            "capacity changed during the runs.",
             rich_help_panel=OUTPUT,
         ),
     ] = NOISE_SHARE,
@@ -210,8 +211,9 @@ class Session:
         first = self._trials[0]
         about = (
             f"{engines.about}; lengths times {first.scale.tokens:g}; on {os.cpu_count()} cores. "
-            f"Policies that differ by less than {100 * self._noise:g} % are a tie. The simulation "
-            "runs the same calls on an engine model whose speed is fitted to the capacity measured."
+            f"Policies that differ by less than {100 * self._noise:g} %, or than the engines' "
+            "capacity changed during the runs, are a tie. The simulation runs the same calls on an "
+            "engine model whose speed is fitted to the capacity measured."
         )
         scenarios = {trial.scenario.name: trial.scenario.about for trial in self._trials}
         self.comparison = Comparison(self._measured, about, scenarios, self._noise)

@@ -52,6 +52,12 @@ class Calibration(Struct, frozen=True, kw_only=True):
     """Of the model at that speed: what one factor cannot fit."""
 
     @property
+    def drift(self) -> float:
+        """By which share the capacity changed during the runs; 0 if not measured again."""
+        after = self.calls_per_s if self.calls_per_s_after is None else self.calls_per_s_after
+        return after / self.calls_per_s - 1
+
+    @property
     def text(self) -> str:
         """In a line."""
         paces = (
@@ -61,12 +67,10 @@ class Calibration(Struct, frozen=True, kw_only=True):
                 ("in a burst", self.pace.full_ms, self.fitted_pace.full_ms),
             )
         )
-        after = self.calls_per_s_after
-        drift = "" if after is None else f" ({after / self.calls_per_s - 1:+.0%} after the runs)"
         off = self.profile_calls_per_s / self.calls_per_s - 1
         return (
-            f"capacity {self.calls_per_s:.2f} calls/s{drift}; by the profile "
-            f"{self.profile_calls_per_s:.2f} ({off:+.0%}), hence simulated at speed "
+            f"capacity {self.calls_per_s:.2f} calls/s, after the runs {self.drift:+.0%}; by the "
+            f"profile {self.profile_calls_per_s:.2f} ({off:+.0%}), hence simulated at speed "
             f"{self.speed:.2f}; time per output token {'; '.join(paces)}"
         )
 

@@ -86,7 +86,10 @@ class _Run:
         calibration = await calibrate(
             self._name, trial.sample(), self._engines, self._store, self._folder, seed=trial.seed
         )
-        self._say(f"{self._name}, seed {trial.seed}: {calibration.text}")
+        self._say(
+            f"{self._name}, seed {trial.seed}: {calibration.calls_per_s:.2f} calls/s, "
+            f"{calibration.profile_calls_per_s:.2f} by the profile"
+        )
         served = calibration.calls_per_s
         workload = draw(
             trial.scenario, trial.scale, trial.seed, trial.source,

@@ -3,7 +3,7 @@
 As Kendall's rank correlation does, every pair of policies is looked at, for each figure that has a
 better and a worse direction. On either side a pair is *ordered* if the two differ by more than the
 noise: if the gap between the intervals that their seeds span (with one seed, between the values)
-exceeds both a share of the larger value (:data:`NOISE_SHARE`) and the figure's own floor
+exceeds both a share of the larger value (``noise``) and the figure's own floor
 (:data:`FLOORS`); else it is a *tie*. A pair agrees if both sides order it the same way, disagrees
 if they order it in opposite ways, and is undecided if either side has a tie: a difference that one
 side shows and the other cannot resolve contradicts nothing. The order of a figure agrees unless a
@@ -24,7 +24,7 @@ from loadgen.simulation.statistics import Spread
 from loadgen.simulation.table import COLUMNS, Column, spread_of
 
 NOISE_SHARE: Final = 0.2
-"""Two real runs of the same thing on a machine that others use too differ by about so much."""
+"""Unless told. Where the engines' capacity changed by more during the runs, that share counts."""
 
 FLOORS: Final[Mapping[str, float]] = MappingProxyType(
     {

@@ -41,6 +41,7 @@ class Comparison:
     scenarios: Mapping[str, str]
     """What each scenario isolates, by its name."""
     noise: float = NOISE_SHARE
+    """Of policies that differ by no more; or than the capacity changed during the runs."""
 
     @property
     def names(self) -> list[str]:
@@ -63,7 +64,8 @@ class Comparison:
         """Figure by figure."""
         real, simulated = self.real(scenario), self.simulated(scenario)
         runs = [r.run for r in real], [r.run for r in simulated]
-        return agreements(scenario, *runs, noise=self.noise)
+        drifts = [abs(calibration.drift) for calibration in self.calibrations(scenario)]
+        return agreements(scenario, *runs, noise=max(self.noise, *drifts))
 
     @property
     def agrees(self) -> bool:
