@@ -254,10 +254,10 @@ def _user_spread(users: Mapping[str, UserFigures]) -> float:
     tenants: defaultdict[str, list[float]] = defaultdict(list)
     for name, user in users.items():
         tenants[name.partition("/")[0]].append(user.normalised)
+    served = [values for values in tenants.values() if sum(values)]
     return max(
-        abs(value * len(values) / sum(values) - 1)
-        for values in tenants.values()
-        for value in values
+        (abs(value * len(values) / sum(values) - 1) for values in served for value in values),
+        default=0.0,
     )
 
 
