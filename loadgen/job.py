@@ -54,19 +54,29 @@ def run(job: Job) -> Finished:
     return uvloop.run(_run(job))
 
 
-def choose_model(listed: Sequence[str]) -> str:
-    """The only model there is; else ``auto``, fairgate's word for any lane."""
-    return listed[0] if len(listed) == 1 else "auto"
+async def send(job: Job, finished: Finished) -> None:
+    """Run the replay on the present loop, adding to ``finished`` as it goes on.
 
-
-async def _run(job: Job) -> Finished:
+    Raises ``TargetError`` as :func:`run` does. Cancelled: calls under way are recorded as errors.
+    """
     async with open_session() as session:
         key = next(iter(job.tenants.values())).key
         listed = await list_models(session, job.target, key)
         model = job.request.model or choose_model(listed)
         clock = Clock()
         client = _client(job, replace(job.request, model=model), session, clock)
-        return await _replay(job, client, clock)
+        await _replay(job, client, clock, finished)
+
+
+def choose_model(listed: Sequence[str]) -> str:
+    """The only model there is; else ``auto``, fairgate's word for any lane."""
+    return listed[0] if len(listed) == 1 else "auto"
+
+
+async def _run(job: Job) -> Finished:
+    finished = Finished()
+    finished.stopped_by = await until_signal(send(job, finished))
+    return finished
 
 
 def _client(job: Job, request: Request, session: aiohttp.ClientSession, clock: Clock) -> Client:
@@ -83,8 +93,7 @@ def _client(job: Job, request: Request, session: aiohttp.ClientSession, clock: C
     )
 
 
-async def _replay(job: Job, client: Client, clock: Clock) -> Finished:
-    finished = Finished()
+async def _replay(job: Job, client: Client, clock: Clock, finished: Finished) -> None:
     tally = Tally(sum(len(chain.calls) for chain in job.plan))
 
     def record(outcome: Outcome) -> None:
@@ -93,14 +102,15 @@ async def _replay(job: Job, client: Client, clock: Clock) -> Finished:
 
     replay = Replay(job.plan, client.send, record, clock=clock)
     cpu_s = time.process_time()
-    async with shown(tally, clock, lambda: replay.sending, sys.stderr):
-        finished.stopped_by = await _until_signal(replay.run(job.max_duration_s))
-    finished.cpu_s = time.process_time() - cpu_s
-    return finished
+    try:
+        async with shown(tally, clock, lambda: replay.sending, sys.stderr):
+            await replay.run(job.max_duration_s)
+    finally:
+        finished.cpu_s = time.process_time() - cpu_s
 
 
-async def _until_signal(work: Coroutine[None, None, None]) -> int | None:
-    """Await ``work``; a signal cancels it and is returned. Cancelled: ``work`` is too."""
+async def until_signal(work: Coroutine[None, None, None]) -> int | None:
+    """Await ``work``; SIGINT or SIGTERM cancels it and is returned. Cancelled: ``work`` is too."""
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(work)
     caught: list[int] = []

@@ -54,13 +54,12 @@ _FIGURES: tuple[tuple[str, Figure, str], ...] = (
 
 
 def read_figures(path: Path) -> list[Compared]:
-    """A file of ``replay --json`` or ``simulate --json``. Raises ``SpecError`` for any other."""
+    """What ``replay``, ``simulate`` or ``measure`` wrote. Raises ``SpecError`` for other files."""
     try:
         data = path.read_bytes()
         kind = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
         if "runs" in kind:
-            groups = grouped(msgspec.json.decode(data, type=RunsFile).runs)
-            return [_simulated(path, *names, members) for names, members in groups.items()]
+            return _groups(path, msgspec.json.decode(data, type=RunsFile).runs)
         return [Compared(path.stem, [msgspec.json.decode(data, type=Summary)])]
     except (OSError, msgspec.DecodeError) as error:
         raise SpecError(f"{path}: not figures of replay or simulate: {error}") from error
@@ -86,8 +85,13 @@ def comparison_page(title: str, compared: Sequence[Compared]) -> str:
     return whole_page(title, "Medians over seeds where there are several.", body)
 
 
-def _simulated(path: Path, scenario: str, policy: str, runs: list[Run]) -> Compared:
-    return Compared(f"{path.stem}: {scenario}, {policy}", list(runs))
+def _groups(path: Path, runs: Sequence[Run]) -> list[Compared]:
+    """The seeds of each scenario and policy; real runs apart from simulated ones."""
+    return [
+        Compared(f"{path.stem}: {scenario}, {policy}{', real' if real else ''}", list(members))
+        for real in (True, False)
+        for (scenario, policy), members in grouped(r for r in runs if r.real is real).items()
+    ]
 
 
 def _spread(compared: Compared, figure: Figure) -> Spread | None:

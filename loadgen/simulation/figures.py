@@ -61,8 +61,8 @@ class Run(Summary, frozen=True, kw_only=True):
     """Lost a call after at least one of them was served."""
     interactions_refused: int
     """Lost their first call: nothing was served in vain."""
-    idle_while_waiting_s: float
-    """Time in which the head of a line fitted and was not granted."""
+    idle_while_waiting_s: float | None
+    """Time in which the head of a line fitted and was not granted; ``None``: nobody could see."""
     release_interval_s: float | None
     """Mean time between two releases of capacity: the floor of waiting without preemption."""
     victim_slowdown: float | None = None
@@ -88,6 +88,8 @@ class Run(Summary, frozen=True, kw_only=True):
     """Largest relative distance of a user's normalised service from its tenant's mean."""
     rpm: int
     """Requests per minute that a user may send where limits bite."""
+    real: bool = False
+    """Measured on a gateway and engines that ran, in real time; else simulated."""
 
 
 class Conditions(Struct, frozen=True, kw_only=True):
@@ -252,10 +254,10 @@ def _user_spread(users: Mapping[str, UserFigures]) -> float:
     tenants: defaultdict[str, list[float]] = defaultdict(list)
     for name, user in users.items():
         tenants[name.partition("/")[0]].append(user.normalised)
+    served = [values for values in tenants.values() if sum(values)]
     return max(
-        abs(value * len(values) / sum(values) - 1)
-        for values in tenants.values()
-        for value in values
+        (abs(value * len(values) / sum(values) - 1) for values in served for value in values),
+        default=0.0,
     )
 
 

@@ -49,6 +49,7 @@ class Gate:
     ) -> None:  # fmt: skip
         self._config = workload.config
         self._models = workload.models
+        self._caps_output = workload.caps_output
         self._identity = Identity(workload.config)
         self._engines = {lane: {e.name: e for e in found} for lane, found in engines.items()}
         self._seed = seed
@@ -97,10 +98,16 @@ class Gate:
         )  # fmt: skip
 
     def _body(self, call: Call) -> codec.Call:
-        """What the gateway would read: bytes, no token counts and no cap of the output."""
+        """What the gateway would read: bytes, and no token counts but a cap of the output."""
         ratio = Random(f"bytes {self._seed} {call.index}").gauss(1.0, _SPREAD)  # noqa: S311
         size = _JSON_BYTES_PER_TOKEN * max(0.5, ratio) * call.prompt_tokens
-        return codec.Call(route="completions", stream=True, prompt_bytes=round(size), fields={})
+        return codec.Call(
+            route="completions",
+            stream=True,
+            prompt_bytes=round(size),
+            max_output_tokens=call.output_tokens if self._caps_output else None,
+            fields={},
+        )
 
     def _principal(self, call: Call) -> Principal:
         headers = [(b"authorization", f"Bearer {key_of(call.tenant)}".encode())]

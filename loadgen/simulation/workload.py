@@ -58,6 +58,8 @@ class Workload:
     which is nothing without one."""
     contended: bool = False
     """All tenants, and all users of each, ask for more than they get from the start to the end."""
+    caps_output: bool = False
+    """Calls say how long their answer may get (``max_tokens``): just as long as it will be."""
     slo: Slo = Slo()
 
     @property
