@@ -61,7 +61,9 @@ check: $(VENV)/.dev
 # FAIRNESS holds further options, such as '--seeds 5 --calls 10000'.
 fairness: $(VENV)/.run
 	@$(VENV)/bin/loadgen simulate all --policy all --report build/fairness $(FAIRNESS)
-	@echo "the plots are in build/fairness/report.html"
+	@$(VENV)/bin/loadgen simulate abuser --policy vtc,fairserve --headroom 0,0.02,0.05,0.1,0.2 \
+	  --report build/fairness/headroom $(FAIRNESS)
+	@echo "the plots are in build/fairness/report.html and build/fairness/headroom/report.html"
 
 # REAL holds the scenarios and further options, such as 'abuser --seconds 30 --policy fcfs,vtc'.
 REAL ?= abuser weights two-users heavy-app agents on-off

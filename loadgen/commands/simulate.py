@@ -42,6 +42,10 @@ def simulate(
         float | None,
         typer.Option(min=0.01, help="Offered load; 1 is all that the engines can serve."),
     ] = None,
+    headroom: Annotated[
+        str,
+        typer.Option(help="Shares of each lane kept for tenants below theirs, commas between."),
+    ] = "0",
     retries: Annotated[int, typer.Option(min=0, help="Times a client comes back after a 429.")] = 0,
     data: Annotated[
         Path | None,
@@ -69,6 +73,7 @@ def simulate(
         planned = experiments(
             chosen, named_policies(policy), seeds,
             load=load, calls=calls, source=Source(find_traces(data)), retries=retries,
+            headrooms=_shares(headroom),
         )  # fmt: skip
     except LoadgenError as error:
         say(f"loadgen: {error}")
@@ -82,6 +87,16 @@ def simulate(
         write_report("fairgate: policies compared in simulation", runs, report, about, results)
     rows = table_of(runs)
     typer.echo(markdown_table(rows) if markdown else plain_table(rows))
+
+
+def _shares(text: str) -> list[float]:
+    try:
+        shares = [float(part) for part in text.split(",")]
+    except ValueError:
+        shares = [-1.0]
+    if not all(0 <= share < 1 for share in shares):
+        raise SpecError(f"--headroom {text}: expected shares from 0 to below 1, commas between")
+    return shares
 
 
 def _chosen(names: Sequence[str]) -> list[Scenario]:
@@ -115,4 +130,4 @@ def _run(planned: Sequence[Experiment], jobs: int) -> list[Result]:
             f"{len(done)}/{len(planned)} after {time.monotonic() - began:.0f} s: "
             f"{run.scenario}, {run.policy}, seed {run.seed}"
         )
-    return [done[one.scenario.name, one.policy, one.seed] for one in planned]
+    return [done[one.scenario.name, one.name, one.seed] for one in planned]

@@ -41,6 +41,13 @@ class Experiment:
     calls: int
     source: Source
     retries: int = 0
+    headroom: float = 0.0
+    """Of every lane."""
+
+    @property
+    def name(self) -> str:
+        """The policy as it is called in figures."""
+        return f"{self.policy}+{100 * self.headroom:g}%" if self.headroom else self.policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +61,9 @@ class Result:
 def experiments(
     scenarios: Sequence[Scenario], policies: Mapping[str, Policy], seeds: int, *,
     load: float | None, calls: int, source: Source, retries: int = 0,
+    headrooms: Sequence[float] = (0.0,),
 ) -> list[Experiment]:  # fmt: skip
-    """Every scenario with every policy and seed; ``load`` replaces the scenarios' own."""
+    """Every scenario with every policy, headroom and seed; ``load`` replaces the scenarios' own."""
     return [
         Experiment(
             scenario=scenario,
@@ -66,8 +74,11 @@ def experiments(
             calls=calls,
             source=source,
             retries=retries,
+            headroom=headroom,
         )
-        for scenario, (policy, settings), seed in product(scenarios, policies.items(), range(seeds))
+        for scenario, (policy, settings), headroom, seed in product(
+            scenarios, policies.items(), headrooms, range(seeds)
+        )
     ]
 
 
@@ -93,7 +104,7 @@ def run_one(experiment: Experiment) -> Result:
         rpm = 0
         if drawn.limited or settings.preset == "rpm":
             rpm = rpm_that_refuses(paced.without_abuser().plan, REFUSED_BY_RPM)
-        workload = paced.with_user_rpm(rpm)
+        workload = paced.with_user_rpm(rpm).with_headroom(experiment.headroom)
         how = {"seed": experiment.seed, "retries": experiment.retries}
         recording = simulate(workload, settings, store, **how)
         without = None
@@ -101,7 +112,8 @@ def run_one(experiment: Experiment) -> Result:
             without = simulate(workload.without_abuser(), settings, store, **how)
     conditions = Conditions(
         scenario=experiment.scenario.name,
-        policy=experiment.policy,
+        policy=experiment.name,
+        headroom=experiment.headroom,
         seed=experiment.seed,
         load=experiment.load,
         capacity=capacity,

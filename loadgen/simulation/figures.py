@@ -37,6 +37,8 @@ class Run(Summary, frozen=True, kw_only=True):
 
     scenario: str
     policy: str
+    headroom: float = 0.0
+    """Share of the sequences kept for tenants below their share."""
     seed: int
     load: float
     """Offered, 1.0 being what the engines can serve."""
@@ -97,6 +99,7 @@ class Conditions(Struct, frozen=True, kw_only=True):
 
     scenario: str
     policy: str
+    headroom: float = 0.0
     seed: int
     load: float
     capacity: float
@@ -122,6 +125,7 @@ def figures(
         **{name: getattr(summary, name) for name in Summary.__struct_fields__},
         scenario=conditions.scenario,
         policy=conditions.policy,
+        headroom=conditions.headroom,
         seed=conditions.seed,
         load=conditions.load,
         calls_per_s=conditions.capacity,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from statistics import median
 
 from loadgen.report import Rows
 from loadgen.simulation.campaign import Result
@@ -64,6 +65,7 @@ def _section(name: str, about: str, runs: Sequence[Run], results: Sequence[Resul
     mine = [run for run in runs if run.scenario == name]
     first = [r for r in results if r.run.scenario == name and r.run.seed == 0]
     charts = [_bars(mine, column) for column in COLUMNS if column.chart]
+    charts += _headrooms(mine)
     charts += _differences(first)
     charts += [_services(result) for result in first]
     return (
@@ -87,6 +89,26 @@ def _bars(runs: Sequence[Run], column: Column) -> str:
         if (spread := spread_of(members, column)) is not None
     }
     return bar_chart(column.title, bars, f"{column.better} is better")
+
+
+def _headrooms(runs: Sequence[Run]) -> list[str]:
+    """What a lane's headroom gives the victims against what it costs."""
+    groups = [members for members in grouped(runs).values() if members[0].victim_slowdown]
+    if len({members[0].headroom for members in groups}) < 2:
+        return []
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for members in sorted(groups, key=lambda members: members[0].headroom):
+        slowdown = median(run.victim_slowdown or 0.0 for run in members)
+        policy = members[0].policy.partition("+")[0]
+        tokens = median(run.steady_tokens_per_s for run in members)
+        lines.setdefault(policy, []).append((tokens, slowdown))
+    costs = {
+        policy: [(100 * (1 - tokens / points[0][0]), slowdown) for tokens, slowdown in points]
+        for policy, points in lines.items()
+        if points[0][0]
+    }
+    title = "Headroom: victim slowdown against the throughput it costs"
+    return [line_chart(title, costs, x_name="throughput lost, %", y_name="victim slowdown")]
 
 
 def _differences(results: Sequence[Result]) -> list[str]:

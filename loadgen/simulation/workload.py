@@ -102,6 +102,13 @@ class Workload:
         }
         return replace(self, config=replace_struct(self.config, tenants=tenants))
 
+    def with_headroom(self, share: float) -> Workload:
+        """Every lane keeps this share of its sequences for tenants below their share."""
+        pool = self.config.pools[POOL]
+        lanes = {n: replace_struct(lane, headroom=share) for n, lane in pool.lanes.items()}
+        pools = {POOL: replace_struct(pool, lanes=lanes)}
+        return replace(self, config=replace_struct(self.config, pools=pools))
+
 
 def key_of(tenant: str) -> str:
     """The API key of a simulated tenant."""
