@@ -9,7 +9,6 @@ from pathlib import Path
 
 import openai
 import pytest
-
 from support.gateway import LedgerView, Program, eventually, key_of, tenant
 from support.mounted import app_config, serving
 
@@ -76,11 +75,14 @@ async def test_two_contending_tenants_get_their_shares(app: Program, ledger: Led
             if answered.total() < ANSWERS:
                 answered[name] += 1
 
-    async with client_of(app, "heavy") as heavy, client_of(app, "light") as light:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(WORKERS):
-                group.create_task(keep_asking(heavy, "heavy"))
-                group.create_task(keep_asking(light, "light"))
+    async with (
+        client_of(app, "heavy") as heavy,
+        client_of(app, "light") as light,
+        asyncio.TaskGroup() as group,
+    ):
+        for _ in range(WORKERS):
+            group.create_task(keep_asking(heavy, "heavy"))
+            group.create_task(keep_asking(light, "light"))
     # Two thirds and one third, to within what runs at once on either side of the window.
     assert answered["heavy"] == pytest.approx(ANSWERS * 2 / 3, abs=8)
     await eventually(ledger.idle)
