@@ -68,13 +68,13 @@ def serving(
         argv = [*_COMMANDS[server], address, *flags, *options, target]
         it = Program(argv, port, folder / f"{server}.log", cwd)
     try:
-        it.wait_for(lambda: _answers(f"{it.url}/up"))
+        it.wait_for(lambda: answers(f"{it.url}/up"))
         yield it
     finally:
         it.stop()
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=1):
             return True
