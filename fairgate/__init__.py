@@ -3,7 +3,7 @@
 The public door: what is named here stays; everything else may move.
 """
 
-from fairgate.config import Config
+from fairgate.config import Config, Route, RouteCost
 from fairgate.configfile import load as load_config
 from fairgate.errors import (
     BadGateway,
@@ -25,9 +25,12 @@ from fairgate.errors import (
     Unavailable,
 )
 from fairgate.gateway.app import Gateway
+from fairgate.identity import Identity, Principal
+from fairgate.metering import Measured
 from fairgate.middleware import FairGate
 from fairgate.runtime import Runtime
 from fairgate.ticket import Ticket
+from fairgate.usage import Usage
 
 __all__ = [
     "BadGateway",
@@ -41,16 +44,22 @@ __all__ = [
     "Forbidden",
     "Gateway",
     "GatewayTimeout",
+    "Identity",
+    "Measured",
     "MethodNotAllowed",
     "NoEngine",
     "NotFound",
+    "Principal",
     "QueueTimeout",
     "Refusal",
+    "Route",
+    "RouteCost",
     "Runtime",
     "StoreError",
     "Throttled",
     "Ticket",
     "Unauthenticated",
     "Unavailable",
+    "Usage",
     "load_config",
 ]

@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 import re
 import uuid
+from collections.abc import Container, Sequence
 from http import HTTPStatus
 from random import Random
 from typing import NamedTuple
 
 from msgspec import Struct
 from msgspec.json import Encoder
+from starlette.types import Message
 
 from fairgate.errors import QueueTimeout, Refusal, Throttled
 
@@ -61,6 +63,14 @@ class ErrorResponse(NamedTuple):
     status: int
     headers: list[Header]
     body: bytes
+
+
+def with_headers(start: Message, added: Sequence[Header], drop: Container[bytes] = ()) -> Message:
+    """``start`` with ``added`` in place of its headers of those names, and without ``drop``."""
+    replaced = {name for name, _ in added}
+    sent = [(name.lower(), value) for name, value in start.get("headers", ())]
+    kept = [header for header in sent if header[0] not in replaced and header[0] not in drop]
+    return {**start, "headers": [*kept, *added]}
 
 
 def request_id(sent: bytes | None) -> str:

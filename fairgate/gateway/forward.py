@@ -8,7 +8,6 @@ import aiohttp
 import structlog
 from starlette.types import Message, Receive, Scope, Send
 
-from fairgate.codec import rewrite
 from fairgate.engines.base import Engine
 from fairgate.errors import BadGateway, GatewayTimeout, Refusal, Unavailable
 from fairgate.runtime import Runtime
@@ -91,11 +90,8 @@ class Forwarder:
         grant = ticket.grant
         assert grant is not None  # noqa: S101 — the middleware admits before it calls us
         lane = ticket.pool.lanes[grant.lane]
-        body = rewrite(
-            ticket.body,
-            ticket.call,
+        body = ticket.engine_body(
             model=lane.model or grant.lane,
-            include_usage=True,
             priority=grant.priority if engine.priority else None,
         )
         response = await self._runtime.session.post(
