@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from msgspec import Struct
 
-from fairgate.config import Config, Engine, HttpEngine, Key, Lane, Pool, Tenant
+from fairgate.config import Config, Engine, HttpEngine, InProcessEngine, Key, Lane, Pool, Tenant
 from fairgate.configshape import did_you_mean, join
 from fairgate.policy import resolve_policy
 
@@ -118,7 +118,7 @@ def _model_names(config: Config) -> Iterator[str]:
 def _ports(config: Config) -> Iterator[str]:
     owners = {config.server.port: "server.port"} if config.server.port else {}
     for path, engine in _all_engines(config):
-        if isinstance(engine, HttpEngine) or engine.port is None:
+        if isinstance(engine, HttpEngine | InProcessEngine) or engine.port is None:
             continue
         if not 1 <= engine.port <= 65535:
             yield f"{path}.port: expected a port from 1 to 65535, got {engine.port}"

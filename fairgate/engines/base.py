@@ -39,8 +39,11 @@ class Engine(Protocol):
         """Unique within its lane; the same on every replica of the gateway."""
 
     @property
-    def transport(self) -> Transport:
-        """How requests reach it; the same one across restarts."""
+    def transport(self) -> Transport | None:
+        """How the gateway's requests reach it; the same one across restarts.
+
+        ``None``: what runs the model is not reached through the gateway.
+        """
 
     @property
     def priority(self) -> bool:

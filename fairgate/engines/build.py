@@ -10,6 +10,7 @@ import aiohttp
 from fairgate import config
 from fairgate.engines.base import Engine
 from fairgate.engines.http import HttpEngine
+from fairgate.engines.inprocess import InProcessEngine
 from fairgate.engines.process import Patience, SpawnedEngine
 from fairgate.engines.simulated_process import simulated_command
 from fairgate.engines.vllm import vllm_command
@@ -32,6 +33,8 @@ def build_engine(
     if isinstance(engine, config.HttpEngine):
         return HttpEngine(name, engine, session)
     model = lane.model or lane_name
+    if isinstance(engine, config.InProcessEngine):
+        return InProcessEngine(name, engine, model)
     if isinstance(engine, config.VllmEngine):
         command = partial(vllm_command, engine, model)
         priority, patience = engine.priority, Patience(start_s=engine.start_timeout_s)

@@ -105,6 +105,8 @@ class Forwarder:
             include_usage=True,
             priority=grant.priority if engine.priority else None,
         )
+        if engine.transport is None:
+            raise BadGateway("the granted engine is not reached through the gateway")
         answer = await engine.transport.post(scope["path"], body, _request_headers(scope, ticket))
         try:
             return answer, await self._first_part(answer, whole=not ticket.call.stream)
