@@ -25,9 +25,11 @@ from fairgate.errors import (
     Unavailable,
 )
 from fairgate.gateway.app import Gateway
+from fairgate.identity import Identity, Principal
 from fairgate.middleware import FairGate
 from fairgate.runtime import Runtime
 from fairgate.ticket import Ticket
+from fairgate.usage import Usage
 
 __all__ = [
     "BadGateway",
@@ -41,9 +43,11 @@ __all__ = [
     "Forbidden",
     "Gateway",
     "GatewayTimeout",
+    "Identity",
     "MethodNotAllowed",
     "NoEngine",
     "NotFound",
+    "Principal",
     "QueueTimeout",
     "Refusal",
     "Runtime",
@@ -52,5 +56,6 @@ __all__ = [
     "Ticket",
     "Unauthenticated",
     "Unavailable",
+    "Usage",
     "load_config",
 ]

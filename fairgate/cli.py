@@ -15,6 +15,7 @@ from fairgate.commands.config import config_app
 from fairgate.commands.keys import keys_app
 from fairgate.config import Config, Preset
 from fairgate.errors import FairgateError
+from fairgate.placement import check_served
 from fairgate.serve import serve as serve_until_stopped
 from fairgate.telemetry import configure_logging
 
@@ -85,6 +86,7 @@ def _load(
         config = uvloop.run(overrides.with_running_engines(config, engines))
     if policy is not None:
         config = overrides.with_policy(config, cast("Preset", policy))
+    check_served(config, source=str(file or ""))
     return overrides.with_address(config, host, port)
 
 

@@ -183,7 +183,21 @@ class SimulatedEngine(Base, frozen=True, tag="simulated"):
     seed: int = 0
 
 
-Engine = HttpEngine | VllmEngine | InProcessEngine | SimulatedEngine
+class AppEngine(Base, frozen=True, tag="app"):
+    """The app that a mounted FairGate stands before: it serves what is admitted itself.
+
+    Processes that share a store share its capacity, unless their lanes have different names.
+    """
+
+    name: Name | None = None
+    max_num_seqs: Count | None = None
+    """Requests that it serves at once; ``None``: as it tells, which only a vLLM server does,
+    else 256."""
+    kv_cache_tokens: Annotated[int, Meta(ge=0)] | None = None
+    """KV tokens it holds, 0: not limited; ``None``: as it tells, else not limited."""
+
+
+Engine = HttpEngine | VllmEngine | InProcessEngine | SimulatedEngine | AppEngine
 
 
 class Lane(Base, frozen=True):
@@ -242,7 +256,9 @@ class Server(Base, frozen=True):
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8080
     max_body_bytes: Count = 16 * 1024 * 1024
-    access_log: bool = True
+    access_log: bool | None = None
+    """One log line per request; ``None``: from ``fairgate serve``, not from a mounted FairGate,
+    whose server writes its own."""
 
 
 class Config(Base, frozen=True):

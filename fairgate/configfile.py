@@ -26,6 +26,7 @@ _REFERENCE = re.compile(
     r"|(?P<malformed>\$\{)"
 )
 
+_TOO_DEEP = "is nested too deeply, or an alias contains itself"
 _MALFORMED = "expected ${NAME} or ${NAME:-default}; write $${ for the characters ${ themselves"
 
 
@@ -54,15 +55,26 @@ def loads(text: str, *, source: str, environ: Mapping[str, str] = os.environ) ->
     """
     try:
         data, problems = _parse(text)
-        if problems:
-            raise ConfigError(problems, source=source)
-        data = _substitute(data, "", environ, problems)
     except RecursionError as error:
-        message = "is nested too deeply, or an alias contains itself"
-        raise ConfigError([message], source=source) from error
+        raise ConfigError([_TOO_DEEP], source=source) from error
     except yaml.YAMLError as error:
         raise ConfigError([_yaml_problem(error)], source=source) from error
-    plain, misfits = configshape.fit(data, Config)
+    if problems:
+        raise ConfigError(problems, source=source)
+    return convert(data, source=source, environ=environ)
+
+
+def convert(data: object, *, source: str, environ: Mapping[str, str] = os.environ) -> Config:
+    """Check ``data``: what a file would hold, as mappings, lists and plain values.
+
+    The rules are those of :func:`loads`. Raises ``ConfigError`` with every problem found.
+    """
+    problems: list[str] = []
+    try:
+        filled_in = _substitute(data, "", environ, problems)
+    except RecursionError as error:
+        raise ConfigError([_TOO_DEEP], source=source) from error
+    plain, misfits = configshape.fit(filled_in, Config)
     if problems or misfits:
         raise ConfigError([*problems, *misfits], source=source)
     return _checked(plain, source)
@@ -146,9 +158,9 @@ def _yaml_problem(error: yaml.YAMLError) -> str:
 
 
 def _substitute(value: Any, path: str, environ: Mapping[str, str], problems: list[str]) -> Any:
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {k: _substitute(v, join(path, k), environ, problems) for k, v in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_substitute(v, f"{path}[{i}]", environ, problems) for i, v in enumerate(value)]
     if isinstance(value, str) and "${" in value:
         return _fill_in(value, path, environ, problems)

@@ -9,7 +9,17 @@ from urllib.parse import SplitResult, urlsplit
 
 from msgspec import Struct
 
-from fairgate.config import Config, Engine, HttpEngine, InProcessEngine, Key, Lane, Pool, Tenant
+from fairgate.config import (
+    AppEngine,
+    Config,
+    Engine,
+    HttpEngine,
+    InProcessEngine,
+    Key,
+    Lane,
+    Pool,
+    Tenant,
+)
 from fairgate.configshape import did_you_mean, join
 from fairgate.policy import resolve_policy
 
@@ -117,8 +127,8 @@ def _model_names(config: Config) -> Iterator[str]:
 
 def _ports(config: Config) -> Iterator[str]:
     owners = {config.server.port: "server.port"} if config.server.port else {}
-    for path, engine in _all_engines(config):
-        if isinstance(engine, HttpEngine | InProcessEngine) or engine.port is None:
+    for path, engine in all_engines(config):
+        if isinstance(engine, HttpEngine | InProcessEngine | AppEngine) or engine.port is None:
             continue
         if not 1 <= engine.port <= 65535:
             yield f"{path}.port: expected a port from 1 to 65535, got {engine.port}"
@@ -127,7 +137,7 @@ def _ports(config: Config) -> Iterator[str]:
             yield f"{path}.port: {engine.port} is already {owner}"
 
 
-def _all_engines(config: Config) -> Iterator[tuple[str, Engine]]:
+def all_engines(config: Config) -> Iterator[tuple[str, Engine]]:
     for pool_name, pool in config.pools.items():
         for lane_name, lane in pool.lanes.items():
             for i, engine in enumerate(lane.engines):

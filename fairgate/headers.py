@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 from msgspec.json import Encoder
+from starlette.types import Send
 
 from fairgate.errors import QueueTimeout, Refusal, Throttled
 
@@ -61,6 +62,13 @@ class ErrorResponse(NamedTuple):
     status: int
     headers: list[Header]
     body: bytes
+
+
+async def send_whole(answer: ErrorResponse, send: Send) -> None:
+    """Send ``answer`` as ASGI messages."""
+    start = {"type": "http.response.start", "status": answer.status, "headers": answer.headers}
+    await send(start)
+    await send({"type": "http.response.body", "body": answer.body})
 
 
 def request_id(sent: bytes | None) -> str:

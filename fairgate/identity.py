@@ -19,6 +19,10 @@ from fairgate.errors import Forbidden, Unauthenticated
 # Longer ones are nobody's key; refusing them first bounds the work that a stranger can cause.
 _LONGEST_KEY = 512
 
+ANYBODY = "anonymous"
+"""Key of requests without one."""
+
+_is_name = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}").fullmatch
 _is_plain_id = re.compile(rb"[A-Za-z0-9._@:+-]{1,64}").fullmatch
 
 
@@ -26,19 +30,22 @@ class Principal(Struct, frozen=True, gc=False):
     """Who sends a request and what it may use. Shared between requests: never changed.
 
     :meth:`Identity.identify` leaves ``user`` open where only the body can name it, and
-    ``interaction`` always: :func:`complete` fills in both.
+    ``interaction`` always: :func:`complete` fills in both. An app that authenticates by itself
+    makes one from what it knows, or asks :meth:`Identity.principal` for a configured tenant.
     """
 
     tenant: str
-    app: str
-    weight: float
-    limits: Limits
-    user_limits: Limits
-    app_limits: RateLimits
-    key_id: str
+    """1 to 64 letters, digits, ``.``, ``_`` and ``-``."""
+    app: str = "default"
+    """One of the configured apps."""
+    weight: float = 1.0
+    limits: Limits = Limits()
+    user_limits: Limits = Limits()
+    app_limits: RateLimits = RateLimits()
+    key_id: str = ANYBODY
     """First 12 hex digits of the key's hash: fit for logs; the user where nobody names one."""
-    key_name: str
-    user_weights: Mapping[str, float]
+    key_name: str = ""
+    user_weights: Mapping[str, float] = {}
     """By user id, of the whole tenant."""
     user: str | None = None
     """Bounded and log-safe; unique within the tenant."""
@@ -64,8 +71,11 @@ class Identity:
     def __init__(self, config: Config) -> None:
         self._callers: dict[bytes, _Caller] = {}
         self._anonymous: _Caller | None = None
+        self._config = config
+        self._weights: dict[str, Mapping[str, float]] = {}
         for name, tenant in config.tenants.items():
             weights = {user_id(_utf8(user)): w for user, w in tenant.user_weights.items()}
+            self._weights[name] = weights
             for key in tenant.keys:
                 caller = _caller(config, name, weights, key)
                 self._callers[bytes.fromhex(key.sha256)] = caller
@@ -83,6 +93,35 @@ class Identity:
         if caller is None:
             raise Unauthenticated(_how_to_authenticate(_sent_key(fields)))
         return _with_headers(caller, fields)
+
+    def principal(self, tenant: str, *, user: str | None = None, app: str = "") -> Principal:
+        """What the configuration says of ``tenant``, for apps that authenticate by themselves.
+
+        ``user`` is any text that names the end user; ``app`` one of those the tenant may name,
+        by default its first. Raises ``Forbidden`` for a tenant or an app that is not configured.
+        """
+        if tenant not in self._config.tenants:
+            raise Forbidden(f"no tenant is named {tenant[:64]!r}", code="tenant_unknown")
+        caller = _caller(self._config, tenant, self._weights[tenant], None)
+        principal = caller.principal
+        if app:
+            principal = _with_app(principal, caller.apps, _utf8(app))
+        return _with_user(principal, user_id(_utf8(user))) if user else principal
+
+    def adopt(self, principal: Principal, headers: Iterable[tuple[bytes, bytes]]) -> Principal:
+        """``principal`` as the app's own authentication gave it, with what the headers add.
+
+        Those are the interaction, and the user where it is open. Raises ``ValueError`` for a
+        tenant's name that is malformed, or an app that is not configured.
+        """
+        if not _is_name(principal.tenant):
+            raise ValueError(f"authenticate: malformed tenant {principal.tenant!r}")
+        if principal.app not in self._config.apps:
+            known = ", ".join(self._config.apps)
+            raise ValueError(f"authenticate: no app is named {principal.app!r}, only {known}")
+        if principal.user is not None:
+            principal = replace(principal, user=user_id(_utf8(principal.user)))
+        return _with_ids(principal, dict(headers))
 
     def _find(self, fields: Mapping[bytes, bytes]) -> _Caller | None:
         # Not compared in constant time, and safe all the same: what the lookup compares is the
@@ -148,9 +187,13 @@ def _how_to_authenticate(key: bytes) -> str:
 
 def _with_headers(caller: _Caller, fields: Mapping[bytes, bytes]) -> Principal:
     principal = caller.principal
-    get = fields.get
-    if app := get(b"x-fairgate-app"):
+    if app := fields.get(b"x-fairgate-app"):
         principal = _with_app(principal, caller.apps, app)
+    return _with_ids(principal, fields)
+
+
+def _with_ids(principal: Principal, fields: Mapping[bytes, bytes]) -> Principal:
+    get = fields.get
     if principal.user is None and (user := get(b"x-fairgate-user", b"").strip()):
         principal = _with_user(principal, user_id(user))
     # Agents that know nothing of fairgate send ids of their sessions, which serve as well.
@@ -183,7 +226,7 @@ def _caller(config: Config, name: str, weights: Mapping[str, float], key: Key | 
         limits=tenant.limits,
         user_limits=tenant.user_limits,
         app_limits=config.apps[apps[0]].limits,
-        key_id=key.sha256[:12] if key else "anonymous",
+        key_id=key.sha256[:12] if key else ANYBODY,
         key_name=key.name if key else "",
         user_weights=weights,
     )

@@ -69,7 +69,7 @@ def _simulated(lane: Lane) -> Lane:
     known = {
         field: value
         for field in ("max_num_seqs", "kv_cache_tokens")
-        if (value := getattr(first, field)) is not None
+        if (value := getattr(first, field))
     }
     return replace(lane, engines=(SimulatedEngine(**known),), tokenizer="ratio")
 

@@ -13,10 +13,12 @@ import aiohttp
 from fairgate.admission.embedded import EmbeddedStore
 from fairgate.admission.link import Link
 from fairgate.codec import Call
+from fairgate.config import AppEngine as AppEngineSettings
 from fairgate.config import Config
 from fairgate.configrules import AUTO_MODEL
-from fairgate.engines import build_engine
+from fairgate.engines.app import AppEngine
 from fairgate.engines.base import Engine
+from fairgate.engines.build import AppEngineFactory, build_engine
 from fairgate.errors import NotFound
 from fairgate.identity import Identity
 from fairgate.pool import Pool
@@ -38,14 +40,23 @@ class Runtime:
         self.session: aiohttp.ClientSession
         self.engines: list[Engine] = []
         self._numbers = itertools.count()
+        self._any_model = _is_one_app(config)
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, config: Config, *, log_dir: Path | None = None) -> AsyncIterator[Runtime]:
+    async def open(
+        cls,
+        config: Config,
+        *,
+        log_dir: Path | None = None,
+        app_engine: AppEngineFactory | None = None,
+    ) -> AsyncIterator[Runtime]:
         """Start the store, the engines' monitors and the pools; end them all on the way out.
 
-        Spawned engines are not waited for: a lane opens when its first engine answers. Raises
-        ``StoreError`` when the store is away.
+        Spawned engines are not waited for: a lane opens when its first engine answers.
+        ``app_engine`` makes the engines of ``type: app``; without it their capacity is what
+        ``config`` says. Raises ``StoreError`` when the store is away. Cancelled: all that was
+        started is ended before the cancellation goes on.
         """
         runtime = cls(config)
         async with AsyncExitStack() as stack:
@@ -54,7 +65,9 @@ class Runtime:
             stack.push_async_callback(link.close)
             runtime.session = await stack.enter_async_context(_client(config))
             for name in config.pools:
-                engines = runtime.build_engines(name, log_dir or Path.cwd())
+                engines = runtime.build_engines(
+                    name, log_dir or Path.cwd(), app_engine or AppEngine
+                )
                 runtime.pools[name] = Pool(
                     name, config, engines, link=link, store_url=url, gateway=runtime.gateway
                 )
@@ -63,11 +76,13 @@ class Runtime:
                 await pool.start()
             yield runtime
 
-    def build_engines(self, pool: str, log_dir: Path) -> dict[str, list[Engine]]:
+    def build_engines(
+        self, pool: str, log_dir: Path, app_engine: AppEngineFactory = AppEngine
+    ) -> dict[str, list[Engine]]:
         """The engines of each lane, not started."""
         built = {
             name: [
-                build_engine(name, index, lane, engine, self.session, log_dir)
+                build_engine(name, index, lane, engine, self.session, log_dir, app_engine)
                 for index, engine in enumerate(lane.engines)
             ]
             for name, lane in self.config.pools[pool].lanes.items()
@@ -96,15 +111,24 @@ class Runtime:
         ]
 
     def find(self, call: Call) -> tuple[Pool, tuple[str, ...]]:
-        """Pool and lanes for a request, the preferred lane first. Raises ``NotFound``."""
+        """Pool and lanes for a request, the preferred lane first. Raises ``NotFound``.
+
+        Which models a mounted app serves is its own affair: where it is the only lane, it gets
+        all of them.
+        """
         for pool in self.pools.values():
             if pool.serves(call.model):
                 return pool, pool.lanes_for(call.model, call)
-        if call.model in (None, "", AUTO_MODEL):
+        if self._any_model or call.model in (None, "", AUTO_MODEL):
             pool = next(iter(self.pools.values()))
             return pool, pool.lanes_for(AUTO_MODEL, call)
         shown = repr(call.model)[:80]
         raise NotFound(f"the model {shown} does not exist", code="model_not_found", param="model")
+
+
+def _is_one_app(config: Config) -> bool:
+    lanes = [lane for pool in config.pools.values() for lane in pool.lanes.values()]
+    return len(lanes) == 1 and all(isinstance(e, AppEngineSettings) for e in lanes[0].engines)
 
 
 async def _store_url(config: Config, stack: AsyncExitStack) -> str:

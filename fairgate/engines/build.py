@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import aiohttp
 
 from fairgate import config
+from fairgate.engines.app import AppEngine
 from fairgate.engines.base import Engine
 from fairgate.engines.http import HttpEngine
 from fairgate.engines.inprocess import InProcessEngine
 from fairgate.engines.process import Patience, SpawnedEngine
 from fairgate.engines.simulated_process import simulated_command
 from fairgate.engines.vllm import vllm_command
+
+AppEngineFactory = Callable[[str, config.AppEngine], Engine]
+"""Makes the engine that stands for the mounted app, of its name and its section of the file."""
 
 
 def build_engine(
@@ -23,6 +28,7 @@ def build_engine(
     engine: config.Engine,
     session: aiohttp.ClientSession,
     log_dir: Path,
+    app_engine: AppEngineFactory = AppEngine,
 ) -> Engine:
     """Make one engine of a lane, not yet started.
 
@@ -32,6 +38,8 @@ def build_engine(
     name = engine.name or f"{lane_name}-{index}"
     if isinstance(engine, config.HttpEngine):
         return HttpEngine(name, engine, session)
+    if isinstance(engine, config.AppEngine):
+        return app_engine(name, engine)
     model = lane.model or lane_name
     if isinstance(engine, config.InProcessEngine):
         return InProcessEngine(name, engine, model)

@@ -32,12 +32,15 @@ class _Watched:
 
     def report(self) -> EngineReport:
         s = self.status
+        kv_cache_tokens = self.kv_cache_tokens
+        if kv_cache_tokens is None:
+            kv_cache_tokens = s.kv_cache_tokens or 0
         return EngineReport(
             lane=self.lane,
             name=self.engine.name,
             up=self.up,
             max_num_seqs=self.max_num_seqs or s.max_num_seqs or UNTOLD_MAX_NUM_SEQS,
-            kv_cache_tokens=self.kv_cache_tokens or s.kv_cache_tokens or 0,
+            kv_cache_tokens=kv_cache_tokens,
             pressure=pressure(s) if s.up else -1.0,
         )
 

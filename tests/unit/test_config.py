@@ -128,7 +128,7 @@ class TestSubstitution:
         assert isinstance(engine, SimulatedEngine)
         assert problems(text, KIND="simulate") == [
             "pools.main.lanes.small.engines[0].type: expected one of 'http', 'vllm', 'simulated', "
-            "got the value of '${KIND}'; did you mean 'simulated'?"
+            "'app', got the value of '${KIND}'; did you mean 'simulated'?"
         ]
 
     def test_missing_variable_beside_another_problem(self) -> None:
@@ -259,12 +259,12 @@ class TestSubstitution:
         (
             {"pools.main.lanes.small.engines.0.type": "simulate"},
             "pools.main.lanes.small.engines[0].type: expected one of 'http', 'vllm', 'simulated', "
-            "got 'simulate'; did you mean 'simulated'?",
+            "'app', got 'simulate'; did you mean 'simulated'?",
         ),
         (
             {"pools.main.lanes.small.engines.0": {"url": "http://x"}},
             "pools.main.lanes.small.engines[0].type: missing; expected one of 'http', 'vllm', "
-            "'simulated'",
+            "'simulated', 'app'",
         ),
         (
             {"pools.main.lanes.small.engines": [{"type": "simulated", "name": "a"}] * 2},

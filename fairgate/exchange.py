@@ -1,0 +1,285 @@
+"""One metered request and its answer.
+
+Its way: identify, read the body, estimate, route, admit and wait, hand to the app,
+watch the answer go out, settle.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from http import HTTPStatus
+from inspect import isawaitable
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fairgate import codec, headers
+from fairgate.admission.model import Served
+from fairgate.errors import Refusal, StoreError, Throttled, Unavailable
+from fairgate.identity import Principal, complete, interaction_id
+from fairgate.inbox import ClientGone, Inbox
+from fairgate.runtime import Runtime
+from fairgate.telemetry import access
+from fairgate.ticket import SCOPE_KEY, Ticket
+from fairgate.usage import UsageScanner, scanner_for
+
+NOBODY = "-"
+
+
+Authenticate = Callable[[Scope], Principal | Awaitable[Principal]]
+"""Tells who sends a request; raises ``Unauthenticated`` or ``Forbidden`` to refuse it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What all requests of one FairGate have in common."""
+
+    app: ASGIApp
+    authenticate: Authenticate | None
+    rng: random.Random
+    """For the jitter of ``Retry-After``."""
+
+
+class Exchange:
+    """One request and its answer."""
+
+    def __init__(
+        self, terms: Terms, runtime: Runtime, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        self.terms = terms
+        self.runtime = runtime
+        self.scope = scope
+        self.inbox = Inbox(receive)
+        self.client_send = send
+        fields = dict(scope["headers"])
+        self.request_id = headers.request_id(fields.get(headers.REQUEST_ID))
+        self.accept: bytes = fields.get(b"accept", b"")
+        self.declared = _length(fields.get(b"content-length"))
+        self.principal: Principal | None = None
+        self.ticket: Ticket | None = None
+        self.scanner = UsageScanner()
+        self.began = time.perf_counter()
+        self.granted_at: float | None = None
+        self.first_byte_at: float | None = None
+        self.status = 0
+        self.ended = False
+        self.outcome = "completed"
+        self.lane = self.engine = NOBODY
+        self.leased = True
+        self.served = Served()
+
+    async def run(self) -> None:
+        try:
+            await self._serve()
+        except ClientGone:
+            self.outcome = "client_gone"
+        except Refusal as refusal:
+            await self._refuse(refusal)
+        except StoreError as error:
+            await self._refuse(Unavailable(str(error), code="store_unavailable", retry_after=2))
+        except BaseException:
+            self.outcome = "error"
+            raise
+        finally:
+            self.inbox.close()
+            self._settle()
+            self._log()
+
+    async def _serve(self) -> None:
+        ticket = await self._admit()
+        scope = {**self.scope, SCOPE_KEY: ticket}
+        await self.terms.app(scope, self.inbox.receive, self._send)
+
+    async def _admit(self) -> Ticket:
+        runtime = self.runtime
+        if runtime.draining:
+            raise Unavailable("the gateway is draining", code="draining", retry_after=1)
+        self.principal = principal = await self._identify()
+        config = runtime.config
+        body = await self.inbox.read_body(
+            limit=config.server.max_body_bytes,
+            timeout_s=config.timeouts.body_s,
+            declared=self.declared,
+        )
+        call = codec.decode(self.scope["path"], body, max_choices=config.max_choices)
+        self.principal = principal = complete(
+            principal, call.safety_identifier or call.user, call.previous_response_id
+        )
+        pool, lanes = runtime.find(call)
+        self.lane = lanes[0]
+        self.inbox.replay(body)
+        self.ticket = ticket = Ticket(
+            number=runtime.number(),
+            request_id=self.request_id,
+            principal=principal,
+            call=call,
+            body=body,
+            pool=pool,
+            lanes=lanes,
+            estimate=pool.estimate(call, principal, lanes[0], config),
+            inbox=self.inbox,
+        )
+        async with self.inbox.until_gone():
+            await ticket.acquire()
+        self.granted_at = time.perf_counter()
+        return ticket
+
+    async def _identify(self) -> Principal:
+        identity, sent = self.runtime.identity, self.scope["headers"]
+        if self.terms.authenticate is None:
+            return identity.identify(sent)
+        found = self.terms.authenticate(self.scope)
+        return identity.adopt(await found if isawaitable(found) else found, sent)
+
+    async def _send(self, message: Message) -> None:
+        """What the app sends, on its way to the client."""
+        if message["type"] == "http.response.start":
+            message = self._start(message)
+        elif message["type"] == "http.response.body":
+            chunk, more = message.get("body", b""), message.get("more_body", False)
+            if self.first_byte_at is None and chunk:
+                self.first_byte_at = time.perf_counter()
+            passed = self.scanner.feed(chunk)
+            if not more:
+                passed += self.scanner.finish()
+                self.ended = True
+                self._settle()  # the engine is done: its capacity need not wait for the client
+            elif not passed:
+                return
+            message = {"type": "http.response.body", "body": passed, "more_body": more}
+        await self.client_send(message)
+
+    def _start(self, message: Message) -> Message:
+        ticket = self.ticket
+        assert ticket is not None  # noqa: S101 — the app runs only with a ticket
+        self.status = message["status"]
+        sent = [(name.lower(), value) for name, value in message.get("headers", ())]
+        added = self._headers(ticket)
+        replaced = {name for name, _ in added}
+        if self.status < HTTPStatus.BAD_REQUEST:
+            hide = ticket.call.needs_usage
+            kind = dict(sent).get(b"content-type", b"")
+            self.scanner = scanner_for(ticket.call.route, bytes(kind), hide_usage=hide)
+            if hide:
+                replaced.add(b"content-length")  # the app counted what is withheld
+        kept = [header for header in sent if header[0] not in replaced]
+        return {**message, "headers": kept + added}
+
+    def _headers(self, ticket: Ticket) -> list[headers.Header]:
+        grant = ticket.grant
+        if grant is None:
+            return headers.route_headers(self.request_id)
+        self.lane, self.engine = grant.lane, grant.engine
+        added = headers.route_headers(
+            self.request_id, lane=grant.lane, engine=grant.engine, queue_s=ticket.queue_s
+        )
+        if not grant.leased:
+            added.append(headers.DEGRADED_OPEN)
+        return added + (headers.limit_headers(grant.limits) if grant.limits else [])
+
+    async def _refuse(self, refusal: Refusal) -> None:
+        self.outcome = "throttled" if refusal.status == HTTPStatus.TOO_MANY_REQUESTS else "refused"
+        if isinstance(refusal, Throttled) and self.principal is not None:
+            self.runtime.metrics.throttled(self.principal.tenant, refusal.limit)
+        if self.status:
+            await self._break_off(refusal)
+            return
+        answer = headers.error_response(
+            refusal,
+            request_id=self.request_id,
+            rng=self.terms.rng,
+            accept=self.accept,
+            limits=refusal.limits,
+            lane="" if self.lane == NOBODY else self.lane,
+            queue_s=self.ticket.queue_s if self.ticket else None,
+        )
+        self.status = answer.status
+        await headers.send_whole(answer, self.client_send)
+
+    async def _break_off(self, refusal: Refusal) -> None:
+        """The answer has begun: a stream ends with an error event, anything else is cut short."""
+        self.outcome = "error"
+        ticket = self.ticket
+        if self.ended or ticket is None or not ticket.call.stream:
+            raise refusal
+        last = self.scanner.finish() + headers.sse_error(refusal.message, refusal.code or "error")
+        await self.client_send({"type": "http.response.body", "body": last})
+
+    def _settle(self) -> None:
+        """Charge what was served and free the capacity; does nothing the second time."""
+        ticket = self.ticket
+        if ticket is None or ticket.grant is None:
+            return
+        self.lane, self.engine = ticket.grant.lane, ticket.grant.engine
+        self.leased = ticket.grant.leased
+        self.served = self._what_was_served(ticket)
+        ticket.settle(self.served)
+
+    def _what_was_served(self, ticket: Ticket) -> Served:
+        """Nothing if the engine never answered or failed; a refused request counts, but is free;
+        a broken-off answer costs its prompt and the tokens that were seen."""
+        if not self.status and self.outcome != "client_gone":
+            return Served()
+        if self.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            return Served()
+        if self.status >= HTTPStatus.BAD_REQUEST:
+            return Served(void=False)
+        if not self.ended:
+            self.scanner.finish()
+        pool, usage = ticket.pool, ticket.usage(self.scanner.usage)
+        engine_s = time.perf_counter() - (self.granted_at or self.began)
+        if not usage.exact and not ticket.call.stream:
+            usage = pool.spent(ticket.estimate, self.lane, engine_s)
+        elif self.ended:
+            pool.note_pace(self.lane, usage.completion_tokens // ticket.call.choices, engine_s)
+        served = pool.served(ticket.call, ticket.estimate, usage, learn=self.ended)
+        return replace(served, continues_as=self._next_id(ticket))
+
+    def _next_id(self, ticket: Ticket) -> str:
+        """The interaction of calls that name this answer as their previous response."""
+        if not self.scanner.response_id:
+            return ""
+        who = ticket.principal
+        return interaction_id(who.tenant, who.user or who.key_id, self.scanner.response_id)
+
+    def _log(self) -> None:
+        now = time.perf_counter()
+        principal = self.principal
+        tenant = principal.tenant if principal else NOBODY
+        metrics = self.runtime.metrics
+        first_byte_s = self.first_byte_at - self.began if self.first_byte_at else None
+        queue_s = self.ticket.queue_s if self.ticket else 0.0
+        output = self.served.tokens - self.served.prompt_tokens
+        metrics.request(tenant, self.lane, self.outcome, queue_s=queue_s, first_byte_s=first_byte_s)
+        if not self.leased:
+            metrics.passed_by(tenant)
+        if not self.served.void:
+            metrics.served(tenant, self.served.prompt_tokens, output, self.served.cost)
+        if self.runtime.config.server.access_log is False:
+            return
+        access.info(
+            "request",
+            request_id=self.request_id,
+            path=self.scope["path"],
+            tenant=tenant,
+            user=principal.user if principal else None,
+            app=principal.app if principal else None,
+            key=principal.key_id if principal else None,
+            lane=self.lane,
+            engine=self.engine,
+            status=self.status,
+            outcome=self.outcome,
+            queue_ms=round(queue_s * 1000, 1),
+            engine_ms=round((now - self.granted_at) * 1000, 1) if self.granted_at else None,
+            first_byte_ms=round(first_byte_s * 1000, 1) if first_byte_s is not None else None,
+            total_ms=round((now - self.began) * 1000, 1),
+            prompt_tokens=self.served.prompt_tokens,
+            output_tokens=output,
+            service=round(self.served.cost, 1),
+        )
+
+
+def _length(declared: bytes | None) -> int | None:
+    return int(declared) if declared is not None and declared.isdigit() else None

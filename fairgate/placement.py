@@ -1,0 +1,40 @@
+"""Says what a configuration may not hold in the place where it is to run: served, or mounted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fairgate.config import AppEngine, Config, Engine, HttpEngine
+from fairgate.configrules import all_engines
+from fairgate.errors import ConfigError
+
+
+def check_served(config: Config, *, source: str = "") -> None:
+    """Raise ``ConfigError`` for what only a mounted FairGate knows: an app of its own."""
+    problems = [
+        f"{path}: type 'app' is the app that FairGate is mounted in; "
+        "'fairgate serve' has none, expected 'http', 'vllm' or 'simulated'"
+        for path, engine in all_engines(config)
+        if isinstance(engine, AppEngine)
+    ]
+    if problems:
+        raise ConfigError(problems, source=source)
+
+
+def check_mounted(config: Config, *, source: str = "") -> None:
+    """Raise ``ConfigError`` for engines that only ``fairgate serve`` starts."""
+    if problems := list(_spawned(config)):
+        raise ConfigError(problems, source=source)
+
+
+def _spawned(config: Config) -> Iterator[str]:
+    for path, engine in all_engines(config):
+        if not isinstance(engine, AppEngine | HttpEngine):
+            yield (
+                f"{path}: type '{_tag(engine)}' is started by 'fairgate serve' only; "
+                "expected 'app' or 'http' where FairGate is mounted"
+            )
+
+
+def _tag(engine: Engine) -> str:
+    return str(engine.__struct_config__.tag)
