@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from fairgate.engines.orphans import not_orphaned
 from fairgate.errors import EngineStartError
 
 if TYPE_CHECKING:
@@ -52,22 +53,29 @@ async def vllm_app(arguments: Sequence[str], env: Mapping[str, str]) -> AsyncIte
     ``arguments`` are those of vLLM's command line, ``env`` is set while the engine starts. Raises
     ``EngineStartError``. Cancelled: an engine that is starting is ended first.
     """
-    args, client = await _start(_Build(arguments, env))
+    build = _Build(arguments, env)
+    args, client = await _start(build)
     try:
-        from vllm.entrypoints.launchers.api_server.app_state import init_app_state
-        from vllm.entrypoints.launchers.app import build_app
-
-        from fairgate.engines.vllm_stats import EngineStats
-
-        stats = EngineStats(client)
-        tasks = await client.get_supported_tasks()
-        # Not its lifespan: that would only write the engine's statistics to a log now and then.
-        app = build_app(args, tasks, client.model_config)
-        await init_app_state(client, app.state, args, tasks)
-        keys = args.api_key or [os.environ.get("VLLM_API_KEY")]
-        yield VllmApp(_with_key(app, keys[0]) if keys[0] else app, stats, client)
+        with not_orphaned(build.pids):
+            yield await _serve(args, client)
     finally:
         await asyncio.shield(asyncio.to_thread(_end, client))
+
+
+async def _serve(args: Namespace, client: Any) -> VllmApp:
+    """vLLM's app around its client."""
+    from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+    from vllm.entrypoints.launchers.app import build_app
+
+    from fairgate.engines.vllm_stats import EngineStats
+
+    stats = EngineStats(client)
+    tasks = await client.get_supported_tasks()
+    # Not its lifespan: that would only write the engine's statistics to a log now and then.
+    app = build_app(args, tasks, client.model_config)
+    await init_app_state(client, app.state, args, tasks)
+    keys = args.api_key or [os.environ.get("VLLM_API_KEY")]
+    return VllmApp(_with_key(app, keys[0]) if keys[0] else app, stats, client)
 
 
 def _with_key(app: ASGIApp, key: str) -> ASGIApp:
@@ -102,7 +110,9 @@ class _Build:
         self._env = env
         self._abandoned = False
         self._others: list[BaseProcess] | None = None
-        """Child processes of before, once it is this one's turn."""
+        """Child processes of before, while it is this one's turn."""
+        self.pids: list[int] = []
+        """Processes of the engine, once it runs."""
 
     def run(self) -> tuple[Namespace, Any]:
         """The parsed arguments and the client. Raises ``EngineStartError``."""
@@ -111,20 +121,28 @@ class _Build:
                 raise EngineStartError("was stopped before it started")
             self._others = multiprocessing.active_children()
             try:
-                return _build_client(self._arguments)
+                built = _build_client(self._arguments)
+                self.pids = [child.pid for child in self._children() if child.pid]
+                return built
             except EngineStartError:
                 raise
             except Exception as error:  # whatever vLLM and what it calls may raise
                 trouble = f"cannot start: {type(error).__name__}: {error}"
                 raise EngineStartError(trouble) from error
+            finally:
+                self._others = None
 
     def abandon(self) -> None:
         """Make :meth:`run` fail soon: a thread cannot be ended, but what it waits for can."""
         self._abandoned = True
-        if self._others is not None:
-            for child in multiprocessing.active_children():
-                if child not in self._others:
-                    child.kill()
+        for child in self._children():
+            child.kill()
+
+    def _children(self) -> list[BaseProcess]:
+        others = self._others
+        if others is None:
+            return []
+        return [child for child in multiprocessing.active_children() if child not in others]
 
 
 def _build_client(arguments: Sequence[str]) -> tuple[Namespace, Any]:
