@@ -3,7 +3,7 @@
 The public door: what is named here stays; everything else may move.
 """
 
-from fairgate.config import Config
+from fairgate.config import Config, Route, RouteCost
 from fairgate.configfile import load as load_config
 from fairgate.errors import (
     BadGateway,
@@ -26,6 +26,7 @@ from fairgate.errors import (
 )
 from fairgate.gateway.app import Gateway
 from fairgate.identity import Identity, Principal
+from fairgate.metering import Measured
 from fairgate.middleware import FairGate
 from fairgate.runtime import Runtime
 from fairgate.ticket import Ticket
@@ -44,12 +45,15 @@ __all__ = [
     "Gateway",
     "GatewayTimeout",
     "Identity",
+    "Measured",
     "MethodNotAllowed",
     "NoEngine",
     "NotFound",
     "Principal",
     "QueueTimeout",
     "Refusal",
+    "Route",
+    "RouteCost",
     "Runtime",
     "StoreError",
     "Throttled",

@@ -13,16 +13,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, NoReturn
 
 from msgspec import DecodeError, Meta, Raw, Struct, ValidationError
 from msgspec.json import Decoder, Encoder
 
 from fairgate import prompt as prompts
+from fairgate.config import Api
 from fairgate.errors import BadRequest, NotFound
 from fairgate.rawjson import decode_object
 
-Route = Literal["chat", "completions", "embeddings", "responses"]
+Route = Api
 
 ROUTES: Mapping[str, Route] = {
     "/v1/chat/completions": "chat",
@@ -30,6 +31,8 @@ ROUTES: Mapping[str, Route] = {
     "/v1/embeddings": "embeddings",
     "/v1/responses": "responses",
 }
+
+PATHS: Mapping[Route, str] = {route: path for path, route in ROUTES.items()}
 
 MAX_TOKENS = 2**31 - 1
 """Largest output limit that a request may name."""

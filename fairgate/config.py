@@ -227,6 +227,40 @@ class Pool(Base, frozen=True):
     policy: Policy | Preset = Policy()
 
 
+Api = Literal["chat", "completions", "embeddings", "responses"]
+
+
+class RouteCost(Base, frozen=True):
+    """Cost of a request without tokens: a sum, in service units."""
+
+    per_request: NonNegative = 0.0
+    per_byte: NonNegative = 0.0
+    """Of the bodies of request and answer."""
+    per_second: NonNegative = 0.0
+    """From the grant to the end of the answer."""
+    header: str | None = None
+    """Header of the app's answer that says further units; clients do not see it."""
+    expected: NonNegative = 0.0
+    """Charged at admission for what only the answer tells; corrected when it ends."""
+
+
+class Route(Base, frozen=True):
+    """How a mounted FairGate meters a path, or all paths with a prefix, within its app."""
+
+    path: str | None = None
+    prefix: str | None = None
+    methods: tuple[str, ...] | None = None
+    """``None``: POST for an ``api``, any for an exempt route, else all but HEAD and OPTIONS."""
+    exempt: bool = False
+    """Passes untouched."""
+    api: Api | None = None
+    """Its bodies are those of this OpenAI API, and tokens are what it costs."""
+    cost: RouteCost | None = None
+    """``None``, without ``api``: as the app's own function says, else 1 unit for each request."""
+    lane: Name | None = None
+    """Whose capacity it takes; ``None``: that of the model with ``api``, else the first lane's."""
+
+
 class Store(Base, frozen=True):
     """Where the ledger lives."""
 
@@ -272,5 +306,7 @@ class Config(Base, frozen=True):
     timeouts: Timeouts = Timeouts()
     anonymous: Name | None = None
     """Tenant of requests without a known key; ``None``: they are answered 401."""
+    routes: tuple[Route, ...] = ()
+    """Further routes that a mounted FairGate meters, or leaves out."""
     max_choices: Count = 128
     """Largest ``n`` (and ``best_of``) that a request may ask for."""

@@ -18,6 +18,7 @@ from fairgate.config import (
     Key,
     Lane,
     Pool,
+    Route,
     Tenant,
 )
 from fairgate.configshape import did_you_mean, join
@@ -43,6 +44,7 @@ def problems(config: Config) -> list[str]:
         *_tenants(config),
         *_keys_used_twice(config),
         *_store(config),
+        *_routes(config),
         *_quantities(config, "", ""),
     ]
 
@@ -209,6 +211,37 @@ def _store_url(url: str) -> Iterator[str]:
         yield "store.url: expected the path of a socket after unix://, got none"
     elif parts.scheme != "unix" and not parts.hostname:
         yield f"store.url: expected a host after {parts.scheme}://, got none"
+
+
+def _routes(config: Config) -> Iterator[str]:
+    lanes = {lane for pool in config.pools.values() for lane in pool.lanes}
+    owners: dict[tuple[str | None, str | None, str], str] = {}
+    for i, route in enumerate(config.routes):
+        at = f"routes[{i}]"
+        yield from _route(route, at)
+        if route.lane is not None and route.lane not in lanes:
+            guess = did_you_mean(route.lane, lanes)
+            yield f"{at}.lane: no lane is named '{route.lane}'{guess}"
+        for method in route.methods or ("*",):
+            owner = owners.setdefault((route.path, route.prefix, method), at)
+            if owner != at:
+                yield f"{at}: the same path and method as {owner}"
+
+
+def _route(route: Route, at: str) -> Iterator[str]:
+    if (route.path is None) == (route.prefix is None):
+        yield f"{at}: expected either path or prefix"
+    for name, value in (("path", route.path), ("prefix", route.prefix)):
+        if value is not None and not value.startswith("/"):
+            yield f"{at}.{name}: expected a path that starts with '/', got '{value}'"
+    for method in route.methods or ():
+        if not re.fullmatch("[A-Z]+", method):
+            yield f"{at}.methods: expected methods in capitals, got '{method}'"
+    if route.methods == ():
+        yield f"{at}.methods: expected at least one; leave it out for the usual ones"
+    said = [name for name in ("exempt", "api", "cost") if getattr(route, name)]
+    if len(said) > 1:
+        yield f"{at}: expected one of exempt, api and cost, got {' and '.join(said)}"
 
 
 def _quantities(value: object, path: str, field: str) -> Iterator[str]:

@@ -6,9 +6,8 @@ watch the answer go out, settle.
 
 from __future__ import annotations
 
-import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from inspect import isawaitable
@@ -17,15 +16,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fairgate import codec, headers
 from fairgate.admission.model import Served
+from fairgate.config import Route
 from fairgate.errors import Refusal, StoreError, Throttled, Unavailable
 from fairgate.identity import Principal, complete, interaction_id
 from fairgate.inbox import ClientGone, Inbox
+from fairgate.metering import Cost, Measured, Meter, Observed, TokenMeter, unit_meter
+from fairgate.refusing import Refuser
 from fairgate.runtime import Runtime
 from fairgate.telemetry import access
 from fairgate.ticket import SCOPE_KEY, Ticket
-from fairgate.usage import UsageScanner, scanner_for
+from fairgate.usage import UsageScanner
 
 NOBODY = "-"
+
+_FILES = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
 
 
 Authenticate = Callable[[Scope], Principal | Awaitable[Principal]]
@@ -37,25 +41,32 @@ class Terms:
     """What all requests of one FairGate have in common."""
 
     app: ASGIApp
-    authenticate: Authenticate | None
-    rng: random.Random
-    """For the jitter of ``Retry-After``."""
+    refuser: Refuser
+    authenticate: Authenticate | None = None
+    cost: Cost | None = None
+    """Of routes that say nothing about it themselves."""
 
 
 class Exchange:
     """One request and its answer."""
 
     def __init__(
-        self, terms: Terms, runtime: Runtime, scope: Scope, receive: Receive, send: Send
+        self,
+        terms: Terms,
+        runtime: Runtime,
+        route: Route,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
     ) -> None:
         self.terms = terms
         self.runtime = runtime
+        self.route = route
         self.scope = scope
         self.inbox = Inbox(receive)
         self.client_send = send
         fields = dict(scope["headers"])
         self.request_id = headers.request_id(fields.get(headers.REQUEST_ID))
-        self.accept: bytes = fields.get(b"accept", b"")
         self.declared = _length(fields.get(b"content-length"))
         self.principal: Principal | None = None
         self.ticket: Ticket | None = None
@@ -64,6 +75,8 @@ class Exchange:
         self.granted_at: float | None = None
         self.first_byte_at: float | None = None
         self.status = 0
+        self.answer_headers: Mapping[bytes, bytes] = {}
+        self.answer_bytes = 0
         self.ended = False
         self.outcome = "completed"
         self.lane = self.engine = NOBODY
@@ -71,6 +84,7 @@ class Exchange:
         self.served = Served()
 
     async def run(self) -> None:
+        """Serve it; whatever happens, its grant is given back and it is logged."""
         try:
             await self._serve()
         except ClientGone:
@@ -80,7 +94,7 @@ class Exchange:
         except StoreError as error:
             await self._refuse(Unavailable(str(error), code="store_unavailable", retry_after=2))
         except BaseException:
-            self.outcome = "error"
+            self._broken()
             raise
         finally:
             self.inbox.close()
@@ -91,34 +105,31 @@ class Exchange:
         ticket = await self._admit()
         scope = {**self.scope, SCOPE_KEY: ticket}
         await self.terms.app(scope, self.inbox.receive, self._send)
+        if not self.ended:
+            self._broken()
+
+    def _broken(self) -> None:
+        """The app ended without ending its answer: mostly since the client left."""
+        self.outcome = "client_gone" if self.inbox.gone else "error"
 
     async def _admit(self) -> Ticket:
         runtime = self.runtime
         if runtime.draining:
             raise Unavailable("the gateway is draining", code="draining", retry_after=1)
-        self.principal = principal = await self._identify()
-        config = runtime.config
+        self.principal = await self._identify()
         body = await self.inbox.read_body(
-            limit=config.server.max_body_bytes,
-            timeout_s=config.timeouts.body_s,
+            limit=runtime.config.server.max_body_bytes,
+            timeout_s=runtime.config.timeouts.body_s,
             declared=self.declared,
         )
-        call = codec.decode(self.scope["path"], body, max_choices=config.max_choices)
-        self.principal = principal = complete(
-            principal, call.safety_identifier or call.user, call.previous_response_id
-        )
-        pool, lanes = runtime.find(call)
-        self.lane = lanes[0]
+        meter, self.principal = self._meter(body, self.principal)
         self.inbox.replay(body)
         self.ticket = ticket = Ticket(
             number=runtime.number(),
             request_id=self.request_id,
-            principal=principal,
-            call=call,
+            principal=self.principal,
+            meter=meter,
             body=body,
-            pool=pool,
-            lanes=lanes,
-            estimate=pool.estimate(call, principal, lanes[0], config),
             inbox=self.inbox,
         )
         async with self.inbox.until_gone():
@@ -133,39 +144,80 @@ class Exchange:
         found = self.terms.authenticate(self.scope)
         return identity.adopt(await found if isawaitable(found) else found, sent)
 
+    def _meter(self, body: bytes, principal: Principal) -> tuple[Meter, Principal]:
+        """How the request is metered, and who sends it, now that the body is known."""
+        runtime, route = self.runtime, self.route
+        config = runtime.config
+        if route.api is None:
+            pool, lanes = runtime.lane(route.lane)
+            self.lane = lanes[0]
+            meter = unit_meter(pool, lanes, route.cost, self.terms.cost, self.scope, len(body))
+            return meter, complete(principal, None, None)
+        call = codec.decode(codec.PATHS[route.api], body, max_choices=config.max_choices)
+        principal = complete(
+            principal, call.safety_identifier or call.user, call.previous_response_id
+        )
+        pool, lanes = runtime.lane(route.lane) if route.lane else runtime.find(call)
+        self.lane = lanes[0]
+        return TokenMeter(pool, lanes, call, pool.estimate(call, principal, self.lane, config)), (
+            principal
+        )
+
     async def _send(self, message: Message) -> None:
         """What the app sends, on its way to the client."""
-        if message["type"] == "http.response.start":
+        kind = message["type"]
+        if kind == "http.response.start":
             message = self._start(message)
-        elif message["type"] == "http.response.body":
-            chunk, more = message.get("body", b""), message.get("more_body", False)
-            if self.first_byte_at is None and chunk:
-                self.first_byte_at = time.perf_counter()
-            passed = self.scanner.feed(chunk)
-            if not more:
-                passed += self.scanner.finish()
-                self.ended = True
-                self._settle()  # the engine is done: its capacity need not wait for the client
-            elif not passed:
+        elif kind == "http.response.body":
+            passed = self._body(message.get("body", b""), message.get("more_body", False))
+            if passed is None:
                 return
-            message = {"type": "http.response.body", "body": passed, "more_body": more}
-        await self.client_send(message)
+            message = passed
+        elif kind in _FILES:
+            self._file(message)
+        try:
+            await self.client_send(message)
+        except OSError:
+            self.inbox.leave()  # since ASGI 2.4 a server says so that the client is gone
+            raise
+
+    def _body(self, chunk: bytes, more: bool) -> Message | None:
+        """The part to send on; ``None``: nothing yet."""
+        if self.first_byte_at is None and chunk:
+            self.first_byte_at = time.perf_counter()
+        self.answer_bytes += len(chunk)
+        passed = self.scanner.feed(chunk)
+        if not more:
+            passed += self.scanner.finish()
+            self._end()
+        elif not passed:
+            return None
+        return {"type": "http.response.body", "body": passed, "more_body": more}
+
+    def _file(self, message: Message) -> None:
+        """The server sends a file by itself."""
+        self.first_byte_at = self.first_byte_at or time.perf_counter()
+        if not message.get("more_body", False):
+            self.answer_bytes += _length(self.answer_headers.get(b"content-length")) or 0
+            self._end()
+
+    def _end(self) -> None:
+        """The app is done: its capacity need not wait for the client."""
+        self.ended = True
+        self._settle()
 
     def _start(self, message: Message) -> Message:
         ticket = self.ticket
         assert ticket is not None  # noqa: S101 — the app runs only with a ticket
         self.status = message["status"]
-        sent = [(name.lower(), value) for name, value in message.get("headers", ())]
-        added = self._headers(ticket)
-        replaced = {name for name, _ in added}
+        self.answer_headers = answered = _lowered(message)
+        withheld = {ticket.meter.withheld}
         if self.status < HTTPStatus.BAD_REQUEST:
-            hide = ticket.call.needs_usage
-            kind = dict(sent).get(b"content-type", b"")
-            self.scanner = scanner_for(ticket.call.route, bytes(kind), hide_usage=hide)
-            if hide:
-                replaced.add(b"content-length")  # the app counted what is withheld
-        kept = [header for header in sent if header[0] not in replaced]
-        return {**message, "headers": kept + added}
+            kind = answered.get(b"content-type", b"")
+            self.scanner = ticket.meter.scanner(kind, hide_usage=ticket.hides_usage)
+            if ticket.hides_usage:
+                withheld.add(b"content-length")  # the app counted what is withheld
+        return headers.with_headers(message, self._headers(ticket), withheld)
 
     def _headers(self, ticket: Ticket) -> list[headers.Header]:
         grant = ticket.grant
@@ -186,23 +238,21 @@ class Exchange:
         if self.status:
             await self._break_off(refusal)
             return
-        answer = headers.error_response(
+        self.status = await self.terms.refuser.answer(
             refusal,
+            self.scope,
+            self.inbox.receive,
+            self.client_send,
             request_id=self.request_id,
-            rng=self.terms.rng,
-            accept=self.accept,
-            limits=refusal.limits,
             lane="" if self.lane == NOBODY else self.lane,
             queue_s=self.ticket.queue_s if self.ticket else None,
         )
-        self.status = answer.status
-        await headers.send_whole(answer, self.client_send)
 
     async def _break_off(self, refusal: Refusal) -> None:
         """The answer has begun: a stream ends with an error event, anything else is cut short."""
         self.outcome = "error"
-        ticket = self.ticket
-        if self.ended or ticket is None or not ticket.call.stream:
+        call = self.ticket.meter.call if self.ticket is not None else None
+        if self.ended or call is None or not call.stream:
             raise refusal
         last = self.scanner.finish() + headers.sse_error(refusal.message, refusal.code or "error")
         await self.client_send({"type": "http.response.body", "body": last})
@@ -228,14 +278,25 @@ class Exchange:
             return Served(void=False)
         if not self.ended:
             self.scanner.finish()
-        pool, usage = ticket.pool, ticket.usage(self.scanner.usage)
-        engine_s = time.perf_counter() - (self.granted_at or self.began)
-        if not usage.exact and not ticket.call.stream:
-            usage = pool.spent(ticket.estimate, self.lane, engine_s)
-        elif self.ended:
-            pool.note_pace(self.lane, usage.completion_tokens // ticket.call.choices, engine_s)
-        served = pool.served(ticket.call, ticket.estimate, usage, learn=self.ended)
+        served = ticket.meter.served(self._observed(ticket))
         return replace(served, continues_as=self._next_id(ticket))
+
+    def _observed(self, ticket: Ticket) -> Observed:
+        return Observed(
+            lane=self.lane,
+            ended=self.ended,
+            usage=self.scanner.usage,
+            reported=ticket.reported,
+            measured=Measured(
+                scope=self.scope,
+                request_bytes=len(ticket.body),
+                ended=True,
+                answer_bytes=self.answer_bytes,
+                seconds=time.perf_counter() - (self.granted_at or self.began),
+                status=self.status,
+                headers=self.answer_headers,
+            ),
+        )
 
     def _next_id(self, ticket: Ticket) -> str:
         """The interaction of calls that name this answer as their previous response."""
@@ -279,6 +340,10 @@ class Exchange:
             output_tokens=output,
             service=round(self.served.cost, 1),
         )
+
+
+def _lowered(start: Message) -> dict[bytes, bytes]:
+    return {bytes(name).lower(): bytes(value) for name, value in start.get("headers", ())}
 
 
 def _length(declared: bytes | None) -> int | None:

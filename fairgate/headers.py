@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 import re
 import uuid
+from collections.abc import Container, Sequence
 from http import HTTPStatus
 from random import Random
 from typing import NamedTuple
 
 from msgspec import Struct
 from msgspec.json import Encoder
-from starlette.types import Send
+from starlette.types import Message
 
 from fairgate.errors import QueueTimeout, Refusal, Throttled
 
@@ -64,11 +65,12 @@ class ErrorResponse(NamedTuple):
     body: bytes
 
 
-async def send_whole(answer: ErrorResponse, send: Send) -> None:
-    """Send ``answer`` as ASGI messages."""
-    start = {"type": "http.response.start", "status": answer.status, "headers": answer.headers}
-    await send(start)
-    await send({"type": "http.response.body", "body": answer.body})
+def with_headers(start: Message, added: Sequence[Header], drop: Container[bytes] = ()) -> Message:
+    """``start`` with ``added`` in place of its headers of those names, and without ``drop``."""
+    replaced = {name for name, _ in added}
+    sent = [(name.lower(), value) for name, value in start.get("headers", ())]
+    kept = [header for header in sent if header[0] not in replaced and header[0] not in drop]
+    return {**start, "headers": [*kept, *added]}
 
 
 def request_id(sent: bytes | None) -> str:

@@ -29,6 +29,15 @@ class Inbox:
         self._guarded: asyncio.Task[object] | None = None
         self._gone = False
 
+    @property
+    def gone(self) -> bool:
+        """The client is known to have left."""
+        return self._gone
+
+    def leave(self) -> None:
+        """Sending to the client failed: it has left."""
+        self._gone = True
+
     async def read_body(self, *, limit: int, timeout_s: float, declared: int | None) -> bytes:
         """The whole body.
 

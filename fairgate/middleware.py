@@ -7,12 +7,17 @@ import random
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fairgate import codec, headers
+from fairgate import headers
+from fairgate.config import Route
 from fairgate.engines.build import AppEngineFactory
 from fairgate.errors import FairgateError, Unavailable
 from fairgate.exchange import Authenticate, Exchange, Terms
+from fairgate.metering import Cost
 from fairgate.mounting import ConfigSource, OwnRuntime, mounted_config
+from fairgate.refusing import OnRefusal, Refuser
+from fairgate.routes import Choose, RouteTable
 from fairgate.runtime import Runtime
+from fairgate.ticket import SCOPE_KEY
 
 log = structlog.get_logger("fairgate.mounting")
 
@@ -27,10 +32,17 @@ class FairGate:
     with the app, with :meth:`aclose`, or with the event loop.
 
     ``authenticate`` tells from the scope who sends a request, instead of API keys; it may be
-    ``async``, and raises ``Unauthenticated`` or ``Forbidden`` to refuse. ``app_engine`` makes the
-    engines of ``type: app``; without it their capacity is what the configuration says.
+    ``async``, and raises ``Unauthenticated`` or ``Forbidden`` to refuse. ``routes`` is asked about
+    requests that neither the configuration nor the LLM routes name: it returns the ``Route`` that
+    says how to meter one, or ``None``. ``cost`` tells the units of requests on routes that say
+    nothing about it themselves. ``on_refusal`` makes the app's own answer to a refused request, an
+    ASGI app such as a Starlette ``Response``; headers for retries and limits are added to it.
+    ``app_engine`` makes the engines of ``type: app``; without it their capacity is what the
+    configuration says.
 
-    Raises ``ConfigError`` for a configuration that is wrong, with every problem found.
+    A handler finds its :class:`Ticket` as ``scope["fairgate"]``: who sends the request, its grant,
+    and ``report_usage()``. Raises ``ConfigError`` for a configuration that is wrong, with every
+    problem found.
     """
 
     def __init__(
@@ -40,18 +52,24 @@ class FairGate:
         *,
         config: ConfigSource | None = None,
         authenticate: Authenticate | None = None,
+        routes: Choose | None = None,
+        cost: Cost | None = None,
+        on_refusal: OnRefusal | None = None,
         app_engine: AppEngineFactory | None = None,
     ) -> None:
+        if runtime is not None and (config is not None or app_engine is not None):
+            raise TypeError("FairGate: expected a runtime, or config and app_engine; got both")
         self.app = app
         self.rng = random.Random()  # noqa: S311 — jitter of Retry-After
-        self._terms = Terms(app, authenticate, self.rng)
-        self._own: OwnRuntime | None = None
+        self._terms = Terms(app, Refuser(self.rng, on_refusal), authenticate, cost)
         self._runtime = runtime
+        self._own: OwnRuntime | None = None
+        configured: tuple[Route, ...] = ()
         if runtime is None:
             found = mounted_config(config)
+            configured = found.routes
             self._own = OwnRuntime(lambda: Runtime.open(found, app_engine=app_engine))
-        elif config is not None or app_engine is not None:
-            raise TypeError("FairGate: expected runtime or config and app_engine, got both")
+        self._routes = RouteTable(configured, routes)
 
     @property
     def runtime(self) -> Runtime | None:
@@ -72,12 +90,16 @@ class FairGate:
 
         A metered one waits for its turn; a cancellation leaves nothing reserved or in line.
         """
-        if scope["type"] == "lifespan" and self._own is not None:
+        kind = scope["type"]
+        if kind == "http" and SCOPE_KEY not in scope:
+            route = self._routes.find(scope)
+            if route is not None:
+                await self._meter(route, scope, receive, send)
+                return
+        elif kind == "lifespan" and self._own is not None:
             await self._own.lifespan(self.app, scope, receive, send)
-        elif _is_metered(scope):
-            await self._admit(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
 
     async def running(self) -> Runtime:
         """The runtime; its own is started where it does not run. Raises ``StoreError``."""
@@ -86,25 +108,17 @@ class FairGate:
         assert self._runtime is not None  # noqa: S101 — one or the other
         return self._runtime
 
-    async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _meter(self, route: Route, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             runtime = await self.running()
         except FairgateError as error:
-            await self._not_started(error, scope, send)
+            log.error("fairgate did not start", error=str(error))
+            refusal = Unavailable(
+                "fairgate could not start", code="store_unavailable", retry_after=5
+            )
+            sent = dict(scope["headers"]).get(headers.REQUEST_ID)
+            await self._terms.refuser.answer(
+                refusal, scope, receive, send, request_id=headers.request_id(sent)
+            )
         else:
-            await Exchange(self._terms, runtime, scope, receive, send).run()
-
-    async def _not_started(self, error: FairgateError, scope: Scope, send: Send) -> None:
-        log.error("fairgate did not start", error=str(error))
-        fields = dict(scope["headers"])
-        answer = headers.error_response(
-            Unavailable("fairgate could not start", code="store_unavailable", retry_after=5),
-            request_id=headers.request_id(fields.get(headers.REQUEST_ID)),
-            rng=self.rng,
-            accept=fields.get(b"accept", b""),
-        )
-        await headers.send_whole(answer, send)
-
-
-def _is_metered(scope: Scope) -> bool:
-    return scope["type"] == "http" and scope["path"] in codec.ROUTES and scope["method"] == "POST"
+            await Exchange(self._terms, runtime, route, scope, receive, send).run()

@@ -10,8 +10,9 @@ from fairgate.errors import ConfigError
 
 
 def check_served(config: Config, *, source: str = "") -> None:
-    """Raise ``ConfigError`` for what only a mounted FairGate knows: an app of its own."""
-    problems = [
+    """Raise ``ConfigError`` for what only a mounted FairGate knows: its app and its routes."""
+    problems = ["routes: only a mounted FairGate has them; leave them out"] * bool(config.routes)
+    problems += [
         f"{path}: type 'app' is the app that FairGate is mounted in; "
         "'fairgate serve' has none, expected 'http', 'vllm' or 'simulated'"
         for path, engine in all_engines(config)

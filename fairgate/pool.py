@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from fairgate.accounting import Estimate, Estimator, TokenEstimator, cost
 from fairgate.admission.grants import GrantListener
@@ -23,6 +25,8 @@ from fairgate.policy import resolve_policy
 from fairgate.routing.base import LaneView, Router
 from fairgate.routing.most_free import MostFree
 from fairgate.usage import Usage
+
+_NO_TOKENS = Estimate(prompt_tokens=0, system_tokens=0, output_tokens=0, choices=1)
 
 
 class Pool:
@@ -138,6 +142,18 @@ class Pool:
             interaction=principal.interaction or "",
             timeout_s=self.lanes[lanes[0]].queue.timeout_s,
         )
+
+    def ask_units(
+        self, request_id: str, principal: Principal, lanes: Sequence[str], units: float
+    ) -> Ask:
+        """The wish for capacity of a request that costs ``units`` and takes no KV tokens."""
+        ask = self.ask(request_id, principal, lanes, _NO_TOKENS)
+        return replace(ask, cost=units, tokens=math.ceil(units))
+
+    def cost_of(self, usage: Usage) -> float:
+        """Service units of ``usage`` on their own."""
+        prompt = usage.prompt_tokens or 0
+        return self._cost(_NO_TOKENS, prompt, usage.cached_tokens, usage.completion_tokens)
 
     async def acquire(self, ask: Ask) -> Grant:
         """Wait for capacity; see :meth:`fairgate.admission.queue.Admission.acquire`.

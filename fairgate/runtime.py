@@ -110,6 +110,14 @@ class Runtime:
             if pool.statistics(lane).engines_up == 0
         ]
 
+    def lane(self, name: str | None) -> tuple[Pool, tuple[str, ...]]:
+        """The lane ``name`` and its pool; ``None``: the first one. Raises ``ValueError``."""
+        for pool in self.pools.values():
+            for lane in pool.lanes:
+                if name is None or lane == name:
+                    return pool, (lane,)
+        raise ValueError(f"no lane is named {name!r}")
+
     def find(self, call: Call) -> tuple[Pool, tuple[str, ...]]:
         """Pool and lanes for a request, the preferred lane first. Raises ``NotFound``.
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 
-from fairgate.accounting import Estimate
+from msgspec.structs import replace as replace_fields
+
 from fairgate.admission.model import Grant, Served
-from fairgate.codec import Call
+from fairgate.codec import Call, rewrite
 from fairgate.identity import Principal
 from fairgate.inbox import Inbox
-from fairgate.pool import Pool
+from fairgate.metering import Meter
 from fairgate.usage import Usage
 
 SCOPE_KEY = "fairgate"
@@ -27,27 +27,43 @@ class Ticket:
         number: str,
         request_id: str,
         principal: Principal,
-        call: Call,
+        meter: Meter,
         body: bytes,
-        pool: Pool,
-        lanes: Sequence[str],
-        estimate: Estimate,
         inbox: Inbox,
     ) -> None:
         self.request_id = request_id
         """The client's, or one that we gave it."""
         self.principal = principal
-        self.call = call
+        self.meter = meter
         self.body = body
-        self.estimate = estimate
         self.inbox = inbox
-        self.pool = pool
+        self.pool = meter.pool
         self.grant: Grant | None = None
+        """Held from admission until the answer is complete."""
         self.queue_s = 0.0
-        self._ask = pool.ask(number, principal, lanes, estimate)
+        """Seconds in line so far."""
+        self.hides_usage = False
+        """The answer's usage event was asked for by us, and is not for the client."""
+        self.reported: Usage | None = None
+        self._ask = meter.ask(number, principal)
         self._number = number
         self._moves = 0
-        self._reported: Usage | None = None
+
+    @property
+    def call(self) -> Call:
+        """The LLM call that this request is. Raises ``TypeError`` on routes without tokens."""
+        if self.meter.call is None:
+            raise TypeError("this request is metered by its cost; it is no LLM call")
+        return self.meter.call
+
+    def engine_body(self, *, model: str | None = None, priority: int | None = None) -> bytes:
+        """The body for an engine, asking it for the usage of a stream.
+
+        From then on the usage event is withheld from a client that did not ask for it. A
+        ``priority`` from the client is dropped; see :func:`fairgate.codec.rewrite`.
+        """
+        self.hides_usage = self.call.needs_usage
+        return rewrite(self.body, self.call, model=model, include_usage=True, priority=priority)
 
     async def acquire(self) -> Grant:
         """Wait for capacity; see :meth:`fairgate.pool.Pool.acquire`."""
@@ -85,9 +101,9 @@ class Ticket:
         return self.pool.settle(grant, served) if grant is not None else None
 
     def report_usage(self, usage: Usage) -> None:
-        """For handlers that know better than the answer's bytes tell what was used."""
-        self._reported = usage
+        """For handlers that know better than the answer's bytes tell what was used.
 
-    def usage(self, seen: Usage) -> Usage:
-        """What the handler reported, else what was seen in the answer."""
-        return self._reported or seen
+        To be called before the answer ends; the last report counts. A request on a route without
+        tokens then costs these tokens instead of what the route says.
+        """
+        self.reported = replace_fields(usage, exact=True)

@@ -7,7 +7,6 @@ import asyncio
 import structlog
 from starlette.types import Message, Receive, Scope, Send
 
-from fairgate.codec import rewrite
 from fairgate.engines.base import Engine
 from fairgate.engines.transport import Answer
 from fairgate.errors import (
@@ -98,11 +97,8 @@ class Forwarder:
         grant = ticket.grant
         assert grant is not None  # noqa: S101 — the middleware admits before it calls us
         lane = ticket.pool.lanes[grant.lane]
-        body = rewrite(
-            ticket.body,
-            ticket.call,
+        body = ticket.engine_body(
             model=lane.model or grant.lane,
-            include_usage=True,
             priority=grant.priority if engine.priority else None,
         )
         if engine.transport is None:

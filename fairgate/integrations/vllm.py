@@ -15,7 +15,6 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fairgate import config, middleware
-from fairgate.codec import rewrite
 from fairgate.engines.base import Engine, EngineStatus
 from fairgate.engines.vllm_stats import EngineStats
 from fairgate.errors import ConfigError, FairgateError
@@ -146,15 +145,11 @@ class _ToVllm:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         ticket: Ticket | None = scope.get(SCOPE_KEY)
-        if ticket is None or ticket.grant is None:
+        grant = ticket.grant if ticket is not None else None
+        if ticket is None or grant is None or ticket.meter.call is None:
             await self._app(scope, receive, send)
             return
-        body = rewrite(
-            ticket.body,
-            ticket.call,
-            include_usage=True,
-            priority=ticket.grant.priority if self._priority else None,
-        )
+        body = ticket.engine_body(priority=grant.priority if self._priority else None)
         await self._app(_with_length(scope, len(body)), _Replay(body, receive), send)
 
 
