@@ -65,6 +65,7 @@ class AsgiAnswer:
         self._parts: asyncio.Queue[tuple[bytes, bool] | EngineError] = asyncio.Queue(maxsize=1)
         self._gone = asyncio.Event()
         """The client left, or has all it wanted."""
+        self._failure: EngineError | None = None
         self._complete = False
         """The app sent its last part."""
         self._read = False
@@ -74,21 +75,24 @@ class AsgiAnswer:
 
     async def run(self, app: ASGIApp) -> None:
         """Let the app answer; what it raises is the engine's failure, not ours."""
+        failure = EngineError("Stopped")
         try:
             await app(self._scope, self._receive, self._send)
             failure = EngineError("NoEndOfAnswer")
         except Exception as error:
             failure = EngineError(type(error).__name__)
             failure.__cause__ = error
-        if not self._complete:
-            await self._fail(failure)
+        finally:
+            if not self._complete:
+                self._fail(failure)
 
-    async def _fail(self, failure: EngineError) -> None:
+    def _fail(self, failure: EngineError) -> None:
+        self._failure = failure
         if not self._start.done():
             self._start.set_exception(failure)
             self._start.exception()  # who asked may have left: it is not left unseen
-        elif not self._gone.is_set():
-            await self._parts.put(failure)
+        elif self._parts.empty():
+            self._parts.put_nowait(failure)
 
     async def _receive(self) -> Message:
         if self._body is not None:
@@ -104,9 +108,9 @@ class AsgiAnswer:
             self._start.set_result(message)
         elif message["type"] == _BODY:
             more = message.get("more_body", False)
-            self._complete = not more
             await self._parts.put((bytes(message.get("body", b"")), more))
             if not more:
+                self._complete = True
                 self._gone.set()
 
     async def begun(self) -> None:
@@ -130,13 +134,14 @@ class AsgiAnswer:
 
     async def part(self) -> bytes:
         while not self._read:
+            if self._failure is not None and self._parts.empty():
+                raise self._failure
             try:
                 async with asyncio.timeout(self._idle_s):
                     item = await self._parts.get()
             except TimeoutError:
                 raise EngineError("Silence") from None
             if isinstance(item, EngineError):
-                self._read = True
                 raise item
             chunk, more = item
             self._read = not more

@@ -88,7 +88,14 @@ def long_chat(tokens: int = 4000, **fields: Any) -> dict[str, Any]:
 class Program:
     """A process of ours that serves ``url``; what it prints goes to ``log``."""
 
-    def __init__(self, argv: list[str], port: int, log: Path, cwd: Path | None = None) -> None:
+    def __init__(
+        self,
+        argv: list[str],
+        port: int,
+        log: Path,
+        cwd: Path | None = None,
+        env: Mapping[str, str] = os.environ,
+    ) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self.port = port
         self.log = log
@@ -99,7 +106,7 @@ class Program:
                 stdout=output,
                 stderr=output,
                 cwd=cwd,
-                env={**os.environ, "PYTHONWARNINGS": "default"},
+                env={**env, "PYTHONWARNINGS": "default"},
                 start_new_session=True,
             )
 
