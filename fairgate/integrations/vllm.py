@@ -19,6 +19,7 @@ from fairgate.engines.base import Engine, EngineStatus
 from fairgate.engines.vllm_stats import EngineStats
 from fairgate.errors import ConfigError, FairgateError
 from fairgate.identity import Principal
+from fairgate.integrations.vllm_routes import byte_cost, vllm_route
 from fairgate.integrations.vllm_settings import server_config
 from fairgate.runtime import EMBEDDED
 from fairgate.ticket import SCOPE_KEY, Ticket
@@ -82,6 +83,8 @@ class _Server:
             _ToVllm(app, priority=stats.priority),
             config=settings,
             authenticate=self._principal,
+            routes=vllm_route,
+            cost=byte_cost,
             app_engine=lambda name, _: _ServerEngine(name, stats),
         )
         (pool,) = settings.pools.values()

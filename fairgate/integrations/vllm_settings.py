@@ -42,7 +42,8 @@ def server_config(args: Any, environ: Mapping[str, str] = os.environ) -> Config:
         )
         raise ConfigError([problem], source=LANE)
     pool = replace(config.pools[pool_name], lanes={name: lane})
-    return replace(config, pools={pool_name: pool})
+    routes = tuple(replace(route, lane=name if route.lane else None) for route in config.routes)
+    return replace(config, pools={pool_name: pool}, routes=routes)
 
 
 def _only_lane(config: Config, source: str) -> tuple[str, str, Lane]:

@@ -223,7 +223,7 @@ async def test_vllms_own_4xx_passes_unchanged(site: Site, http: aiohttp.ClientSe
         assert answer.status == 404
         assert await answer.json() == {
             "error": {
-                "message": "The model `no-such-model` does not exist.",
+                "message": "The model `no-such-model` does not exist. Valid aliases: tiny.",
                 "type": "NotFoundError",
                 "param": "model",
                 "code": 404,
@@ -263,6 +263,24 @@ async def test_the_ledger_sets_the_priority_and_the_clients_is_dropped(
     assert first >= 0
     assert again > first, "who has had more goes later"
     assert await seen(site.guarded, both_keys("globex")) == "none"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_nobody_passes_the_line_by_another_api(
+    site: Site, http: aiohttp.ClientSession, stream: bool
+) -> None:
+    before = site.ledger.tokens("globex")
+    body = chat(max_tokens=40, stream=stream)
+    url = f"{site.open.url}/v1/messages"
+    async with http.post(url, json=body) as answer:
+        assert answer.status == 401
+    async with http.post(url, json=body, headers=bearer("globex")) as answer:
+        assert answer.status == 200
+        assert answer.headers["x-fairgate-lane"] == site.open.lane
+        assert await answer.read()
+    await eventually(site.ledger.idle)
+    charged = site.ledger.tokens("globex") - before
+    assert 60 < charged < 400, "40 tokens of weight 2 and a short prompt, about"
 
 
 async def test_no_more_run_in_vllm_than_it_may(site: Site, http: aiohttp.ClientSession) -> None:
