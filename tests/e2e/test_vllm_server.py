@@ -37,7 +37,8 @@ from fairgate.config import VllmEngine
 from fairgate.engines.process import free_port
 from fairgate.engines.vllm import vllm_command
 
-pytestmark = [pytest.mark.vllm]
+# What vLLM and the libraries under it warn about is not ours.
+pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("default")]
 
 SEQS = 2
 START_S = 400.0
