@@ -76,7 +76,9 @@ class Link:
         call = _Call(script, keys, args, loop.create_future())
         self._pending.append(call)
         self._wake.set()
-        if self._writer is None:
+        if self._writer is None or self._writer.done():
+            # Where the event loop ends without us, it cancels the writer and the reader first.
+            self._drop(StoreError("the connection to the store was cancelled"))
             self._writer = loop.create_task(self._write_loop(), name="fairgate-store-writer")
         return call.future
 
