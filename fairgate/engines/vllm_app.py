@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 # mismeasure its memory: so one starts after the other.
 _starting = threading.Lock()
 _POLL_S = 0.2
+_END_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,11 @@ async def vllm_app(arguments: Sequence[str], env: Mapping[str, str]) -> AsyncIte
     build = _Build(arguments, env)
     args, client = await _start(build)
     try:
-        with not_orphaned(build.pids):
+        with not_orphaned([process.pid for process in build.processes if process.pid]):
             yield await _serve(args, client)
     finally:
-        await asyncio.shield(asyncio.to_thread(_end, client))
+        await asyncio.shield(_end(client))
+        await _wait_for(build.processes)
 
 
 async def _serve(args: Namespace, client: Any) -> VllmApp:
@@ -98,7 +100,8 @@ async def _start(build: _Build) -> tuple[Namespace, Any]:
             build.abandon()
             await asyncio.wait({starting}, timeout=_POLL_S)
         if starting.exception() is None:
-            await asyncio.to_thread(_end, starting.result()[1])
+            await _end(starting.result()[1])
+        await _wait_for(build.processes)
         raise
 
 
@@ -111,8 +114,8 @@ class _Build:
         self._abandoned = False
         self._others: list[BaseProcess] | None = None
         """Child processes of before, while it is this one's turn."""
-        self.pids: list[int] = []
-        """Processes of the engine, once it runs."""
+        self.processes: list[BaseProcess] = []
+        """Those of the engine, once :meth:`run` is over."""
 
     def run(self) -> tuple[Namespace, Any]:
         """The parsed arguments and the client. Raises ``EngineStartError``."""
@@ -121,15 +124,14 @@ class _Build:
                 raise EngineStartError("was stopped before it started")
             self._others = multiprocessing.active_children()
             try:
-                built = _build_client(self._arguments)
-                self.pids = [child.pid for child in self._children() if child.pid]
-                return built
+                return _build_client(self._arguments)
             except EngineStartError:
                 raise
             except Exception as error:  # whatever vLLM and what it calls may raise
                 trouble = f"cannot start: {type(error).__name__}: {error}"
                 raise EngineStartError(trouble) from error
             finally:
+                self.processes = self._children()
                 self._others = None
 
     def abandon(self) -> None:
@@ -187,5 +189,14 @@ def _environment(env: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _end(client: Any) -> None:
-    client.shutdown(timeout=client.vllm_config.shutdown_timeout)
+async def _end(client: Any) -> None:
+    listener = client.output_handler
+    if listener is not None:  # else it tells at length that its engine is gone
+        listener.cancel()
+        await asyncio.wait({listener})
+    await asyncio.to_thread(client.shutdown, timeout=client.vllm_config.shutdown_timeout)
+
+
+async def _wait_for(processes: Sequence[BaseProcess]) -> None:
+    for process in processes:
+        await asyncio.to_thread(process.join, _END_S)

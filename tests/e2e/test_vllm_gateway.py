@@ -29,6 +29,8 @@ pytestmark = pytest.mark.vllm
 SEQS = 2
 START_S = 300.0
 POOL = "vllm"
+NOT_OURS = ("/site-packages/", ".cpp:")
+"""What vLLM and the libraries under it warn about, in the gateway's process."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def site(
     folder = tmp_path_factory.mktemp("vllm")
     with (
         LedgerView(valkey_server, POOL) as ledger,
-        gateway(folder, settings, ready_within_s=START_S) as gate,
+        gateway(folder, settings, ready_within_s=START_S, not_ours=NOT_OURS) as gate,
     ):
         yield Site(gate, ledger)
 
