@@ -29,7 +29,7 @@ pytestmark = pytest.mark.vllm
 SEQS = 2
 START_S = 300.0
 POOL = "vllm"
-NOT_OURS = ("/site-packages/", ".cpp:")
+NOT_OURS = ("/site-packages/", "/multiprocessing/", ".cpp:", "zmq.Context", "Enable tracemalloc")
 """What vLLM and the libraries under it warn about, in the gateway's process."""
 
 
