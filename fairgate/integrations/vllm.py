@@ -15,9 +15,9 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fairgate import config, middleware
-from fairgate.engines.base import Engine, EngineStatus
+from fairgate.engines.base import EngineStatus
 from fairgate.engines.vllm_stats import EngineStats
-from fairgate.errors import ConfigError, FairgateError
+from fairgate.errors import ConfigError
 from fairgate.identity import Principal
 from fairgate.integrations.vllm_routes import byte_cost, vllm_route
 from fairgate.integrations.vllm_settings import server_config
@@ -41,14 +41,19 @@ class FairGate:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._entry: ASGIApp = app
+        self._entry: ASGIApp | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection's request, or the server's start and end."""
-        if scope["type"] == "lifespan":
+        """Serve one connection's request, or the server's start and end.
+
+        Raises ``ConfigError`` with a server that sends no ``lifespan``.
+        """
+        if self._entry is None:
             try:
                 self._entry = self._set_up(scope["app"].state)
-            except FairgateError as error:
+            except ConfigError as error:
+                if scope["type"] != "lifespan":
+                    raise
                 await send({"type": "lifespan.startup.failed", "message": f"fairgate: {error}"})
                 return
         await self._entry(scope, receive, send)
@@ -110,8 +115,8 @@ class _Server:
         return Response(text, headers={"content-type": CONTENT_TYPE_LATEST})
 
 
-class _ServerEngine(Engine):
-    """The engine behind this server, by its own statistics."""
+class _ServerEngine:
+    """The engine behind this server, by its own statistics; see ``Engine``."""
 
     def __init__(self, name: str, stats: EngineStats) -> None:
         self._name = name
