@@ -6,6 +6,7 @@ when it is loaded; a reload builds a new :class:`Identity`.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b, sha256
@@ -112,10 +113,14 @@ class Identity:
         """``principal`` as the app's own authentication gave it, with what the headers add.
 
         Those are the interaction, and the user where it is open. Raises ``ValueError`` for a
-        tenant's name that is malformed, or an app that is not configured.
+        tenant's name that is malformed, a weight that is not over 0, or an app that is not
+        configured.
         """
         if not _is_name(principal.tenant):
             raise ValueError(f"authenticate: malformed tenant {principal.tenant!r}")
+        for weight in (principal.weight, principal.user_weight):
+            if not 0 < weight < math.inf:
+                raise ValueError(f"authenticate: expected a weight > 0, got {weight!r}")
         if principal.app not in self._config.apps:
             known = ", ".join(self._config.apps)
             raise ValueError(f"authenticate: no app is named {principal.app!r}, only {known}")

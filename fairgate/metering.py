@@ -141,15 +141,21 @@ class UnitMeter:
     def served(self, observed: Observed) -> Served:
         if observed.reported is not None:
             usage = observed.reported
-            tokens = (usage.prompt_tokens or 0) + usage.completion_tokens
-            return Served(cost=self.pool.cost_of(usage), tokens=tokens, void=False)
+            prompt = usage.prompt_tokens or 0
+            return Served(
+                cost=self.pool.cost_of(usage),
+                tokens=prompt + usage.completion_tokens,
+                prompt_tokens=prompt,
+                void=False,
+            )
         try:
             units = _checked(self._cost(observed.measured))
         except Exception:
             path = observed.measured.scope["path"]
             log.exception("the cost cannot be told; charged as expected", path=path)
             units = self._expected
-        return Served(cost=units, tokens=math.ceil(units), void=False)
+        tokens = math.ceil(units)
+        return Served(cost=units, tokens=tokens, prompt_tokens=tokens, void=False)
 
 
 def unit_meter(

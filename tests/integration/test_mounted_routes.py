@@ -275,7 +275,15 @@ class TestWhoPays:
         answer = await ask(gated([{"path": "/a"}], authenticate=who), "/a")
         assert (answer.status, answer.json()["error"]["message"]) == (error.status, error.message)
 
-    @pytest.mark.parametrize("wrong", [Principal("a b"), Principal("acme", app="unknown")])
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            Principal("a b"),
+            Principal("acme", app="unknown"),
+            Principal("acme", weight=0),
+            Principal("acme", user_weight=float("nan")),
+        ],
+    )
     async def test_a_principal_that_cannot_be_is_a_bug_of_the_app(
         self, gated: Gated, wrong: Principal
     ) -> None:
