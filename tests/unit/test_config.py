@@ -128,7 +128,8 @@ class TestSubstitution:
         assert isinstance(engine, SimulatedEngine)
         assert problems(text, KIND="simulate") == [
             "pools.main.lanes.small.engines[0].type: expected one of 'http', 'vllm', "
-            "'vllm-inprocess', 'simulated', 'app', got the value of '${KIND}'; did you mean 'simulated'?"
+            "'vllm-inprocess', 'simulated', 'app', got the value of '${KIND}'; "
+            "did you mean 'simulated'?"
         ]
 
     def test_missing_variable_beside_another_problem(self) -> None:
