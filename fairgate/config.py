@@ -161,6 +161,23 @@ class VllmEngine(Base, frozen=True, tag="vllm"):
     start_timeout_s: Positive = 600.0
 
 
+class InProcessEngine(Base, frozen=True, tag="vllm-inprocess"):
+    """vLLM's server as an app inside the gateway's own process: no HTTP between.
+
+    The fields are those of ``vllm``, but for port and interpreter, which it has not.
+    """
+
+    model: str
+    name: Name | None = None
+    max_num_seqs: Count = 256
+    kv_cache_tokens: Count | None = None
+    priority: bool = False
+    args: tuple[str, ...] = ()
+    env: dict[str, str] = {}
+    """Set while it starts, so that its engine process has it; engines start one by one."""
+    start_timeout_s: Positive = 600.0
+
+
 class SimulatedEngine(Base, frozen=True, tag="simulated"):
     """The simulated engine, as a process on the loopback interface: for tests, laptops, scale."""
 
@@ -189,7 +206,7 @@ class AppEngine(Base, frozen=True, tag="app"):
     """KV tokens it holds, 0: not limited; ``None``: as it tells, else not limited."""
 
 
-Engine = HttpEngine | VllmEngine | SimulatedEngine | AppEngine
+Engine = HttpEngine | VllmEngine | InProcessEngine | SimulatedEngine | AppEngine
 
 
 class Lane(Base, frozen=True):

@@ -9,7 +9,18 @@ from urllib.parse import SplitResult, urlsplit
 
 from msgspec import Struct
 
-from fairgate.config import AppEngine, Config, Engine, HttpEngine, Key, Lane, Pool, Route, Tenant
+from fairgate.config import (
+    AppEngine,
+    Config,
+    Engine,
+    HttpEngine,
+    InProcessEngine,
+    Key,
+    Lane,
+    Pool,
+    Route,
+    Tenant,
+)
 from fairgate.configshape import did_you_mean, join
 from fairgate.policy import resolve_policy
 
@@ -119,7 +130,7 @@ def _model_names(config: Config) -> Iterator[str]:
 def _ports(config: Config) -> Iterator[str]:
     owners = {config.server.port: "server.port"} if config.server.port else {}
     for path, engine in all_engines(config):
-        if isinstance(engine, HttpEngine | AppEngine) or engine.port is None:
+        if isinstance(engine, HttpEngine | InProcessEngine | AppEngine) or engine.port is None:
             continue
         if not 1 <= engine.port <= 65535:
             yield f"{path}.port: expected a port from 1 to 65535, got {engine.port}"

@@ -3,7 +3,9 @@
 FairgateError
 ├── ConfigError            the configuration file is wrong; names the path and the value
 ├── StoreError             Redis/Valkey did not answer, or refused
-├── EngineStartError       a spawned engine did not come up
+├── EngineStartError       an engine of ours did not come up
+├── EngineError            an engine failed while it served a request
+│   └── EngineUnreachable  it did not even take the request
 └── Refusal                a request is answered by fairgate itself, not by an engine
     ├── BadRequest         400  a field that fairgate reads is malformed or out of range
     ├── Unauthenticated    401  no key, or an unknown one
@@ -52,7 +54,15 @@ class StoreError(FairgateError):
 
 
 class EngineStartError(FairgateError):
-    """A spawned engine did not come up; the message says what its log ended with."""
+    """An engine of ours did not come up; the message says why, or what its log ended with."""
+
+
+class EngineError(FairgateError):
+    """An engine failed while it served a request; the message is short and fit for clients."""
+
+
+class EngineUnreachable(EngineError):
+    """It cannot be reached at all: the request was not taken."""
 
 
 class Refusal(FairgateError):

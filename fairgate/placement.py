@@ -14,7 +14,7 @@ def check_served(config: Config, *, source: str = "") -> None:
     problems = ["routes: only a mounted FairGate has them; leave them out"] * bool(config.routes)
     problems += [
         f"{path}: type 'app' is the app that FairGate is mounted in; "
-        "'fairgate serve' has none, expected 'http', 'vllm' or 'simulated'"
+        "'fairgate serve' has none, expected 'http', 'vllm', 'vllm-inprocess' or 'simulated'"
         for path, engine in all_engines(config)
         if isinstance(engine, AppEngine)
     ]

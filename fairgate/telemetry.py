@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -100,6 +101,21 @@ class Metrics:
         self._running = Gauge("fairgate_lane_running_requests", "Granted.", lane, registry=r)
         self._limit = Gauge("fairgate_lane_limit_sequences", "May run at once.", lane, registry=r)
         self._up = Gauge("fairgate_lane_engines_up", "Engines that are up.", lane, registry=r)
+        engine = (*lane, "engine")
+        self._load = {
+            "num_requests_running": Gauge(
+                "fairgate_engine_running_requests", "Running, as the engine tells.",
+                engine, registry=r,
+            ),
+            "num_requests_waiting": Gauge(
+                "fairgate_engine_waiting_requests", "In the engine's own queue, as it tells.",
+                engine, registry=r,
+            ),
+            "kv_cache_usage": Gauge(
+                "fairgate_engine_kv_cache_usage_ratio", "Of its KV cache, as the engine tells.",
+                engine, registry=r,
+            ),
+        }  # fmt: skip
         self._gateways = Gauge("fairgate_gateways", "Replicas alive.", ("pool",), registry=r)
         self._store_up = Gauge("fairgate_store_up", "1: the store answers.", ("pool",), registry=r)
         self._owed = Gauge(
@@ -150,4 +166,8 @@ class Metrics:
                 self._running.labels(name, lane).set(s.running)
                 self._limit.labels(name, lane).set(s.limit)
                 self._up.labels(name, lane).set(s.engines_up)
+            for lane, engine, status in pool.monitor.observed():
+                for field, gauge in self._load.items():
+                    value = getattr(status, field)
+                    gauge.labels(name, lane, engine).set(math.nan if value is None else value)
         return generate_latest(self.registry)

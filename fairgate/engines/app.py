@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from fairgate import config
 from fairgate.engines.base import EngineStatus
 
 
 class AppEngine:
-    """See :class:`fairgate.engines.base.Engine`. Always up, and reached by no address."""
+    """See :class:`fairgate.engines.base.Engine`. Always up."""
 
     def __init__(self, name: str, settings: config.AppEngine) -> None:
         self._name = name
@@ -20,13 +18,8 @@ class AppEngine:
         return self._name
 
     @property
-    def url(self) -> str:
-        """Empty: the app is called in this process."""
-        return ""
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        return {}
+    def transport(self) -> None:
+        """None: the app is called in this process, by the middleware."""
 
     @property
     def priority(self) -> bool:

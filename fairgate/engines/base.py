@@ -1,14 +1,15 @@
-"""What every engine is to the rest of fairgate: a name, an HTTP address and a status.
+"""What every engine is to the rest of fairgate: a name, a way to send it requests, and a status.
 
-However an engine comes to be (somebody else's server, a process that fairgate spawns, the simulated
-engine), requests reach it over HTTP at :attr:`Engine.url`.
+However an engine comes to be (somebody else's server, a process that fairgate spawns, an app in our
+own process), requests reach it by its :attr:`Engine.transport`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
+
+from fairgate.engines.transport import Transport
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +39,11 @@ class Engine(Protocol):
         """Unique within its lane; the same on every replica of the gateway."""
 
     @property
-    def url(self) -> str:
-        """Base address without a trailing slash and without ``/v1``; stable across restarts."""
+    def transport(self) -> Transport | None:
+        """How the gateway's requests reach it; the same one across restarts.
 
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """Headers that every request to it carries, such as its own ``Authorization``."""
+        ``None``: what runs the model is not reached through the gateway.
+        """
 
     @property
     def priority(self) -> bool:

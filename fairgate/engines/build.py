@@ -12,6 +12,7 @@ from fairgate import config
 from fairgate.engines.app import AppEngine
 from fairgate.engines.base import Engine
 from fairgate.engines.http import HttpEngine
+from fairgate.engines.inprocess import InProcessEngine
 from fairgate.engines.process import Patience, SpawnedEngine
 from fairgate.engines.simulated_process import simulated_command
 from fairgate.engines.vllm import vllm_command
@@ -40,6 +41,8 @@ def build_engine(
     if isinstance(engine, config.AppEngine):
         return app_engine(name, engine)
     model = lane.model or lane_name
+    if isinstance(engine, config.InProcessEngine):
+        return InProcessEngine(name, engine, model)
     if isinstance(engine, config.VllmEngine):
         command = partial(vllm_command, engine, model)
         priority, patience = engine.priority, Patience(start_s=engine.start_timeout_s)

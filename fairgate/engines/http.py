@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import aiohttp
 
 from fairgate import config
 from fairgate.engines.base import EngineStatus
+from fairgate.engines.http_transport import HttpTransport
 from fairgate.engines.probe import probe
 
 
@@ -23,6 +22,7 @@ class HttpEngine:
         self._url = settings.url.rstrip("/").removesuffix("/v1")
         key = settings.api_key
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._transport = HttpTransport(session, self._url, self._headers)
 
     @property
     def name(self) -> str:
@@ -30,11 +30,12 @@ class HttpEngine:
 
     @property
     def url(self) -> str:
+        """Base address without a trailing slash and without ``/v1``."""
         return self._url
 
     @property
-    def headers(self) -> Mapping[str, str]:
-        return self._headers
+    def transport(self) -> HttpTransport:
+        return self._transport
 
     @property
     def priority(self) -> bool:

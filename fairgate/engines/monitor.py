@@ -75,6 +75,10 @@ class EngineMonitor:
         """What the last probes of the lane's engines saw."""
         return [w.status for w in self._watched.values() if w.lane == lane]
 
+    def observed(self) -> list[tuple[str, str, EngineStatus]]:
+        """Lane and name of every engine, and what its last probe saw."""
+        return [(w.lane, w.engine.name, w.status) for w in self._watched.values()]
+
     def reports(self) -> list[EngineReport]:
         """Capacity of every engine, for the heartbeat."""
         return [watched.report() for watched in self._watched.values()]

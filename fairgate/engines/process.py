@@ -6,7 +6,7 @@ import asyncio
 import random
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import structlog
 
 from fairgate.child import Child, Command, log_tail, open_log
 from fairgate.engines.base import EngineStatus
+from fairgate.engines.http_transport import HttpTransport
 from fairgate.engines.probe import probe
 from fairgate.errors import EngineStartError
 
@@ -77,6 +78,7 @@ class SpawnedEngine:
         self._port = free_port() if port is None else port
         self._command = command(self._port)
         self._session = session
+        self._transport = HttpTransport(session, self.url)
         self._log_file = log_file
         self._priority = priority
         self._patience = patience
@@ -91,11 +93,12 @@ class SpawnedEngine:
 
     @property
     def url(self) -> str:
+        """Base address; stable across restarts."""
         return f"http://{_HOST}:{self._port}"
 
     @property
-    def headers(self) -> Mapping[str, str]:
-        return {}
+    def transport(self) -> HttpTransport:
+        return self._transport
 
     @property
     def priority(self) -> bool:
@@ -119,7 +122,7 @@ class SpawnedEngine:
 
     async def probe(self) -> EngineStatus:
         """Ask it how it is; while it is away, ``detail`` says why and what is done about it."""
-        status = await probe(self._session, self.url, self.headers)
+        status = await probe(self._session, self.url, {})
         if status.up or not self._trouble:
             return status
         return replace(status, detail=self._trouble)

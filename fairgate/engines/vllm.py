@@ -1,4 +1,4 @@
-"""The command that starts a vLLM server: its arguments and environment."""
+"""How a vLLM server is started: its arguments, environment and command."""
 
 from __future__ import annotations
 
@@ -24,21 +24,30 @@ def vllm_command(
     python = settings.python or sys.executable
     argv = (
         *(python, "-m", "vllm.entrypoints.openai.api_server"),
-        *("--model", settings.model, "--served-model-name", model_name),
         *("--host", "127.0.0.1", "--port", str(port)),
-        *("--max-num-seqs", str(settings.max_num_seqs)),
-        *(("--scheduling-policy", "priority") if settings.priority else ()),
         "--disable-uvicorn-access-log",  # the gateway keeps one
-        *settings.args,
+        *vllm_arguments(settings, model_name),
     )
-    inherited = {**_defaults(settings.model), **environ}
+    inherited = {**vllm_defaults(settings.model), **environ}
     # vLLM compiles with tools of its own environment (ninja), which need not be an activated one.
     path = os.pathsep.join(filter(None, (os.path.dirname(python), inherited.get("PATH"))))
     return Command(argv, {**inherited, "PATH": path, **settings.env})
 
 
-def _defaults(model: str) -> dict[str, str]:
-    """Environment that the operator's own, and the engine's ``env``, override."""
+def vllm_arguments(
+    settings: config.VllmEngine | config.InProcessEngine, model_name: str
+) -> tuple[str, ...]:
+    """What the settings are on vLLM's command line, its address aside."""
+    return (
+        *("--model", settings.model, "--served-model-name", model_name),
+        *("--max-num-seqs", str(settings.max_num_seqs)),
+        *(("--scheduling-policy", "priority") if settings.priority else ()),
+        *settings.args,
+    )
+
+
+def vllm_defaults(model: str) -> dict[str, str]:
+    """For serving ``model``: environment that the operator's own, and the engine's, override."""
     env = {
         "VLLM_NO_USAGE_STATS": "1",
         # CPU build only, GiB: by default it takes nearly all memory, so a second engine fails.

@@ -20,8 +20,35 @@ local function line_rules()
 end
 local old_rules = line_rules()
 
+-- Gateways of one pool may know different lanes, such as servers that are a lane each: the pool has
+-- those of all. One that nobody names any more is kept until all that it held is swept.
+local LANE_LEASES = 10
+
+local function join_lanes(own)
+  for lane in string.gmatch(own.lanes, '[^,]+') do
+    call('ZADD', PREFIX .. 'lanes', now + LANE_LEASES * lease_ms, lane)
+    call('HDEL', key('lane', lane), 'headroom')
+  end
+  for lane, share in string.gmatch(own.headroom or '', ',([^=]+)=([^,]+)') do
+    call('HSET', key('lane', lane), 'headroom', share)
+  end
+  call('ZREMRANGEBYSCORE', PREFIX .. 'lanes', '-inf', '(' .. string.format('%.0f', now))
+  local names = call('ZRANGE', PREFIX .. 'lanes', 0, -1)
+  table.sort(names)
+  own.lanes, own.headroom = '', ''
+  for _, lane in ipairs(names) do
+    own.lanes = own.lanes .. ',' .. lane
+    local share = call('HGET', key('lane', lane), 'headroom')
+    if share then
+      own.headroom = own.headroom .. ',' .. lane .. '=' .. share
+    end
+  end
+end
+
+local own = cjson.decode(ARGV[4])
+join_lanes(own)
 local values = {}
-for name, value in pairs(cjson.decode(ARGV[4])) do
+for name, value in pairs(own) do
   table.insert(values, name)
   table.insert(values, value)
 end

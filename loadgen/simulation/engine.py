@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fairgate.config import SimulatedEngine
@@ -23,10 +22,9 @@ class Run:
 
 
 class VirtualEngine:
-    """An :class:`~fairgate.engines.base.Engine` that is reached by :meth:`submit`, not by HTTP."""
+    """An :class:`~fairgate.engines.base.Engine` that is reached by :meth:`submit`."""
 
-    url = ""
-    headers: Mapping[str, str] = {}
+    transport = None
     priority = False
 
     def __init__(self, name: str, spec: SimulatedEngine, loop: asyncio.AbstractEventLoop) -> None:

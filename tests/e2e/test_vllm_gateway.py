@@ -1,4 +1,5 @@
-"""The gateway before a real vLLM engine that it starts itself: real clients, real aborts."""
+"""The gateway before a real vLLM engine that it starts, as a server of its own or as an app in
+its process: the same tests over both, real clients, real aborts."""
 
 from __future__ import annotations
 
@@ -16,41 +17,46 @@ from support.gateway import (
     bearer,
     chat,
     config,
-    engine_metric,
     eventually,
     gateway,
     key_of,
     long_chat,
-    running,
+    metrics,
 )
-
-from fairgate.engines.process import free_port
 
 pytestmark = pytest.mark.vllm
 
 SEQS = 2
 START_S = 300.0
 POOL = "vllm"
+NOT_OURS = ("/site-packages/", "/multiprocessing/", ".cpp:", "zmq.Context", "Enable tracemalloc")
+"""What vLLM and the libraries under it warn about, in the gateway's process."""
 
 
 @dataclass(frozen=True)
 class Site:
-    """A gateway, the address of its engine, and their ledger."""
+    """A gateway with one engine, and their ledger."""
 
     gate: Gateway
-    engine: str
     ledger: LedgerView
 
+    async def load(self, http: aiohttp.ClientSession, kind: str) -> float:
+        """Requests that vLLM says it has ``running`` or ``waiting``."""
+        samples = await metrics(http, self.gate.url)
+        labels = f"engine=small-0,lane=small,pool={POOL}"
+        return samples[f"fairgate_engine_{kind}_requests{{{labels}}}"]
 
-@pytest.fixture(scope="module")
+
+@pytest.fixture(scope="module", params=["vllm", "vllm-inprocess"])
 def site(
-    smollm2: Path, valkey_server: str, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    smollm2: Path,
+    valkey_server: str,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Site]:
-    port = free_port()
     engine = {
-        "type": "vllm",
+        "type": request.param,
         "model": str(smollm2),
-        "port": port,
         "max_num_seqs": SEQS,
         "args": ["--enforce-eager", "--max-model-len", "1024"],
         "env": {"VLLM_CPU_KVCACHE_SPACE": "1"},
@@ -62,9 +68,9 @@ def site(
     folder = tmp_path_factory.mktemp("vllm")
     with (
         LedgerView(valkey_server, POOL) as ledger,
-        gateway(folder, settings, ready_within_s=START_S) as gate,
+        gateway(folder, settings, ready_within_s=START_S, not_ours=NOT_OURS) as gate,
     ):
-        yield Site(gate, f"http://127.0.0.1:{port}", ledger)
+        yield Site(gate, ledger)
 
 
 @pytest.fixture
@@ -129,9 +135,9 @@ async def test_a_client_that_leaves_ends_vllms_work_within_a_second(
             await answer.content.readuntil(b"\n\n")
     else:
         request = asyncio.ensure_future(post)
-        await eventually(lambda: running(http, site.engine))
+        await eventually(lambda: site.load(http, "running"))
         request.cancel()
-    await eventually(lambda: _none_running(http, site.engine), within_s=1.0)
+    await eventually(lambda: _none_running(http, site), within_s=2.0)
     await eventually(site.ledger.idle)
     charged = site.ledger.tokens() - before
     assert 0 < charged < 900, "it pays for what it got"
@@ -147,12 +153,12 @@ async def test_no_more_run_in_vllm_than_it_may(site: Site, http: aiohttp.ClientS
 
     asked = asyncio.gather(*(ask(number) for number in range(4 * SEQS)))
     while not asked.done():
-        assert await running(http, site.engine) <= SEQS
-        assert await engine_metric(http, site.engine, "num_requests_waiting") <= SEQS
+        assert await site.load(http, "running") <= SEQS
+        assert await site.load(http, "waiting") <= SEQS
         await asyncio.sleep(0.05)
     assert await asked == [200] * 4 * SEQS
     await eventually(site.ledger.idle)
 
 
-async def _none_running(http: aiohttp.ClientSession, url: str) -> bool:
-    return not await running(http, url)
+async def _none_running(http: aiohttp.ClientSession, site: Site) -> bool:
+    return not await site.load(http, "running")

@@ -127,8 +127,9 @@ class TestSubstitution:
         engine = parse(text, KIND="simulated").pools["main"].lanes["small"].engines[0]
         assert isinstance(engine, SimulatedEngine)
         assert problems(text, KIND="simulate") == [
-            "pools.main.lanes.small.engines[0].type: expected one of 'http', 'vllm', 'simulated', "
-            "'app', got the value of '${KIND}'; did you mean 'simulated'?"
+            "pools.main.lanes.small.engines[0].type: expected one of 'http', 'vllm', "
+            "'vllm-inprocess', 'simulated', 'app', got the value of '${KIND}'; "
+            "did you mean 'simulated'?"
         ]
 
     def test_missing_variable_beside_another_problem(self) -> None:
@@ -258,13 +259,13 @@ class TestSubstitution:
         ),
         (
             {"pools.main.lanes.small.engines.0.type": "simulate"},
-            "pools.main.lanes.small.engines[0].type: expected one of 'http', 'vllm', 'simulated', "
-            "'app', got 'simulate'; did you mean 'simulated'?",
+            "pools.main.lanes.small.engines[0].type: expected one of 'http', 'vllm', "
+            "'vllm-inprocess', 'simulated', 'app', got 'simulate'; did you mean 'simulated'?",
         ),
         (
             {"pools.main.lanes.small.engines.0": {"url": "http://x"}},
             "pools.main.lanes.small.engines[0].type: missing; expected one of 'http', 'vllm', "
-            "'simulated', 'app'",
+            "'vllm-inprocess', 'simulated', 'app'",
         ),
         (
             {"pools.main.lanes.small.engines": [{"type": "simulated", "name": "a"}] * 2},

@@ -1,0 +1,50 @@
+"""How a request reaches an engine, and how its answer comes back, whatever lies between."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Protocol
+
+
+class Answer(Protocol):
+    """An engine's answer that has begun. Whoever holds it must :meth:`close` it."""
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+
+    @property
+    def headers(self) -> Sequence[tuple[bytes, bytes]]:
+        """As the engine sent them."""
+
+    async def read(self) -> bytes:
+        """All that is left of it. Raises ``EngineError`` when the engine breaks off."""
+
+    async def part(self) -> bytes:
+        """The next bytes, as soon as there are some; empty at its end. Raises ``EngineError``.
+
+        Cancelled: no bytes are lost.
+        """
+
+    def parts(self) -> AsyncIterator[bytes]:
+        """What is left, in parts as they come; who does not ask for the next one slows the engine.
+
+        Raises ``EngineError`` when the engine breaks off.
+        """
+
+    def limit_silence(self, idle_s: float) -> None:
+        """From here on ``idle_s`` seconds without a byte are an ``EngineError``."""
+
+    def close(self) -> None:
+        """Done with it: an engine that is not finished is told to stop working. Idempotent."""
+
+
+class Transport(Protocol):
+    """Carries requests to one engine."""
+
+    async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        """Send a request and wait for its answer to begin.
+
+        Raises ``EngineUnreachable`` when the engine did not take it, ``EngineError`` when it broke
+        off. Cancelled: the engine is told that nobody waits any more.
+        """
