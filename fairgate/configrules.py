@@ -28,6 +28,7 @@ AUTO_MODEL = "auto"
 """The ``model`` by which a client leaves the choice of the lane to fairgate."""
 
 _WEEK_S = 7 * 86_400
+_ZERO_IS_OFF = frozenset({"patience_s"})
 # Weights multiply token counts into service; within these bounds sums stay exact in doubles.
 _FACTORS = frozenset(
     {"weight", "user_weights", "price", "input_weight", "system_weight", "output_weight"}
@@ -260,7 +261,8 @@ def _quantities(value: object, path: str, field: str) -> Iterator[str]:
 
 
 def _quantity(value: float, path: str, field: str) -> Iterator[str]:
-    if field.endswith("_s") and not 0.001 <= value <= _WEEK_S:
+    off = value == 0 and field in _ZERO_IS_OFF
+    if field.endswith("_s") and not 0.001 <= value <= _WEEK_S and not off:
         yield f"{path}: expected 0.001 to {_WEEK_S} seconds (a week), got {value:g}"
     if field in _FACTORS and value and not _SMALLEST_FACTOR <= value <= _LARGEST_FACTOR:
         yield f"{path}: expected {_SMALLEST_FACTOR:g} to {_LARGEST_FACTOR:g}, got {value:g}"

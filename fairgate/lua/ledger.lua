@@ -117,14 +117,15 @@ local function credit_of(r)
 end
 
 local function lift_to(a, level, credit)
-  a.s = a.fresh and level - credit or math.max(a.s, level - credit)
+  a.s = a.fresh and level or math.max(a.s, level - credit)
   a.lag = math.max(0, level - a.s)
   a.dirty = true
 end
 
 -- Lift (VTC, algorithm 2): who comes back from idling starts level with those who wait, else with
 -- whom was served last. In VTC idle time earns nothing; here what was left unused counts up to the
--- credit, so that somebody below its share need not wait after a small burst of its own.
+-- credit, so that somebody below its share need not wait after a small burst of its own. A new name
+-- has left nothing unused, so inventing names gains nothing.
 local function lift(r)
   local t, u = load_counters(r)
   if t.waiting > 0 and u.waiting > 0 then
@@ -140,7 +141,7 @@ local function lift(r)
 end
 
 local function add(a, units)
-  a.s = a.s + units
+  a.s = math.max(0, a.s + units)
   a.lag = math.max(0, a.lag - math.max(0, units))
   a.dirty = true
 end

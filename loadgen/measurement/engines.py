@@ -14,7 +14,9 @@ from msgspec.structs import replace
 from fairgate import config, configfile
 from fairgate.engines import build_engine
 from fairgate.engines.base import EngineStatus
+from fairgate.engines.http import HttpEngine
 from fairgate.engines.monitor import UNTOLD_MAX_NUM_SEQS
+from fairgate.engines.process import SpawnedEngine
 from fairgate.engines.simulated.timing import PROFILES
 from fairgate.errors import ConfigError, EngineStartError
 from loadgen.errors import SpecError, TargetError
@@ -24,6 +26,7 @@ SIMULATED = "sim"
 
 _DEMO_FILE = Path(__file__).parents[2] / "deploy" / "demo.yaml"
 _USUAL_PROFILE = "cpu-small"
+_OVER_HTTP = (config.HttpEngine, config.VllmEngine, config.SimulatedEngine)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +71,8 @@ def read_lane(engines: str, lane: str) -> tuple[str, config.Lane]:
     name = lane or next(iter(lanes))
     if name not in lanes:
         raise SpecError(f"--lane {lane}: not a lane of {engines}; they are {', '.join(lanes)}")
+    if not all(isinstance(engine, _OVER_HTTP) for engine in lanes[name].engines):
+        raise SpecError(f"--lane {name}: expected engines that are reached over HTTP")
     return name, lanes[name]
 
 
@@ -93,7 +98,8 @@ async def started(
         try:
             await asyncio.gather(*(engine.start() for engine in engines))
             told = await asyncio.gather(*(engine.probe() for engine in engines))
-            yield _seen(name, lane, [engine.url for engine in engines], told, profile)
+            urls = [e.url for e in engines if isinstance(e, HttpEngine | SpawnedEngine)]
+            yield _seen(name, lane, urls, told, profile)
         except EngineStartError as error:
             raise TargetError(f"--engines: {error}") from error
         finally:
@@ -137,7 +143,7 @@ def _running(spec: config.Engine, url: str, told: EngineStatus) -> config.HttpEn
     return config.HttpEngine(
         url=url,
         api_key=spec.api_key if isinstance(spec, config.HttpEngine) else None,
-        priority=False if isinstance(spec, config.SimulatedEngine) else spec.priority,
+        priority=isinstance(spec, config.HttpEngine | config.VllmEngine) and spec.priority,
         max_num_seqs=spec.max_num_seqs or told.max_num_seqs or UNTOLD_MAX_NUM_SEQS,
         kv_cache_tokens=spec.kv_cache_tokens or told.kv_cache_tokens,
     )

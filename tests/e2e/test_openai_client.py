@@ -73,6 +73,7 @@ def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
                 "single": tenant("single", limits={"concurrency": 1}),
                 "rated": tenant("rated", limits={"rpm": 1}),
             },
+            policy={"preset": "fairserve", "patience_s": 0},
         )
         with gateway(folder, settings) as it:
             yield it

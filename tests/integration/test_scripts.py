@@ -13,7 +13,6 @@ from fairgate.admission.model import EngineReport
 from fairgate.config import Interactions, Policy, Queue
 
 ONE = (EngineReport("small", "e0", True, 1),)
-STARTS_AT_0 = Policy(idle_credit=0)  # a new counter lies no credit below the level
 AT_ONCE = Policy(patience_s=0)  # limits bite as soon as somebody must wait
 Make = Callable[..., LedgerDriver]
 
@@ -135,7 +134,7 @@ def test_users_pay_relative_to_a_typical_request_of_the_app(
 
 
 def test_the_estimate_is_charged_at_admission_and_corrected_at_settlement(make: Make) -> None:
-    driver = make(policy=STARTS_AT_0)
+    driver = make()
     driver.admit("r1", cost=100.0)
     assert driver.counter("acme") == pytest.approx(100.0)
     driver.settle("r1", 30.0)
@@ -155,7 +154,7 @@ def test_settling_twice_changes_nothing(make: Make) -> None:
 
 
 def test_admitting_twice_is_one_request(make: Make) -> None:
-    driver = make(policy=STARTS_AT_0)
+    driver = make()
     driver.admit("r1")
     again = driver.admit("r1")
     assert granted(again)
@@ -164,7 +163,7 @@ def test_admitting_twice_is_one_request(make: Make) -> None:
 
 
 def test_a_cancelled_request_leaves_no_trace(make: Make) -> None:
-    driver = make(engines=ONE, policy=STARTS_AT_0)
+    driver = make(engines=ONE, policy=Policy(idle_credit=0))
     driver.admit("r1")
     driver.cancel("r1")
     driver.admit("run", "globex")
@@ -249,7 +248,7 @@ def test_the_engine_with_most_room_is_taken_and_the_avoided_one_last(make: Make)
 
 def test_the_first_preferred_lane_with_room_is_taken(make: Make) -> None:
     engines = (EngineReport("small", "e", True, 1), EngineReport("large", "e", True, 1))
-    driver = make(lanes=("small", "large"), engines=engines, policy=STARTS_AT_0)
+    driver = make(lanes=("small", "large"), engines=engines)
     both = (("small", 1.0), ("large", 4.0))
     lanes = []
     for i in range(3):
@@ -325,6 +324,8 @@ def test_a_line_that_stalls_is_an_overload(make: Make) -> None:
 def test_idling_saves_up_a_bounded_credit(make: Make) -> None:
     engine = EngineReport("small", "e0", True, 10)
     driver = make(engines=(engine,), policy=Policy(idle_credit=0.2))
+    driver.admit("known", "acme", cost=100.0)
+    driver.settle("known", cost=100.0)
     for i in range(40):
         driver.admit(f"busy{i}", "globex", cost=100.0)
     driver.settle("busy0")
@@ -337,8 +338,22 @@ def test_idling_saves_up_a_bounded_credit(make: Make) -> None:
     assert order == ["back", "back", "back", "busy", "back", "busy", "back"]
 
 
-def test_newcomers_with_credit_keep_their_order_and_do_not_undercut_each_other(make: Make) -> None:
+def test_a_new_name_has_saved_up_nothing(make: Make) -> None:
     driver = make(engines=ONE, policy=Policy(idle_credit=5.0))
+    driver.admit("run", cost=1000.0)
+    driver.admit("wait")
+    driver.admit("first", "invented")
+    assert float(driver.record("tenant", "invented")["s"]) == pytest.approx(1000.0)
+
+
+def test_those_with_credit_keep_their_order_and_do_not_undercut_each_other(make: Make) -> None:
+    driver = make(engines=ONE, policy=Policy(idle_credit=5.0))
+    for i in range(20):
+        driver.admit(f"old{i}", f"n{i}")
+        driver.settle(f"old{i}", cost=100.0)
+    for i in range(5):
+        driver.admit(f"past{i}", "t", cost=1000.0)
+        driver.settle(f"past{i}", cost=1000.0)
     driver.admit("run", "t")
     driver.admit("wait", "t")
     for i in range(20):
@@ -542,7 +557,7 @@ def test_a_dead_gateways_capacity_goes_to_those_who_wait(make: Make) -> None:
 
 
 def test_a_late_settlement_of_a_swept_lease_corrects_the_charge_only(make: Make) -> None:
-    driver = make(engines=ONE, gateways=("g0", "g1"), policy=STARTS_AT_0)
+    driver = make(engines=ONE, gateways=("g0", "g1"))
     driver.admit("late", gateway="g1", cost=100.0)
     driver.now += LEASE_S + 1
     driver.beat("g0")

@@ -350,6 +350,10 @@ def test_problem(change: dict[str, Any], expected: str) -> None:
     assert problems(edited(change)) == [expected]
 
 
+def test_no_patience_is_a_choice() -> None:
+    assert problems(edited({"pools.main.policy": {"preset": "fairserve", "patience_s": 0}})) == []
+
+
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
