@@ -351,7 +351,8 @@ def test_problem(change: dict[str, Any], expected: str) -> None:
 
 
 def test_no_patience_is_a_choice() -> None:
-    assert problems(edited({"pools.main.policy": {"preset": "fairserve", "patience_s": 0}})) == []
+    config = parse(edited({"pools.main.policy": {"preset": "fairserve", "patience_s": 0}}))
+    assert resolve_policy(config.pools["main"].policy).patience_s == 0
 
 
 @pytest.mark.parametrize(
