@@ -7,10 +7,9 @@ watch the answer go out, settle.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
-from inspect import isawaitable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -18,7 +17,7 @@ from fairgate import codec, headers
 from fairgate.admission.model import Served
 from fairgate.config import Route
 from fairgate.errors import Refusal, StoreError, Throttled, Unavailable
-from fairgate.identity import Principal, complete, interaction_id
+from fairgate.identity import Authenticate, Principal, complete, interaction_id, who_sends
 from fairgate.inbox import ClientGone, Inbox
 from fairgate.metering import Cost, Measured, Meter, Observed, TokenMeter, unit_meter
 from fairgate.refusing import Refuser
@@ -30,10 +29,6 @@ from fairgate.usage import UsageScanner
 NOBODY = "-"
 
 _FILES = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
-
-
-Authenticate = Callable[[Scope], Principal | Awaitable[Principal]]
-"""Tells who sends a request; raises ``Unauthenticated`` or ``Forbidden`` to refuse it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +111,7 @@ class Exchange:
         runtime = self.runtime
         if runtime.draining:
             raise Unavailable("the gateway is draining", code="draining", retry_after=1)
-        self.principal = await self._identify()
+        self.principal = await who_sends(self.scope, self.runtime.identity, self.terms.authenticate)
         body = await self.inbox.read_body(
             limit=runtime.config.server.max_body_bytes,
             timeout_s=runtime.config.timeouts.body_s,
@@ -136,13 +131,6 @@ class Exchange:
             await ticket.acquire()
         self.granted_at = time.perf_counter()
         return ticket
-
-    async def _identify(self) -> Principal:
-        identity, sent = self.runtime.identity, self.scope["headers"]
-        if self.terms.authenticate is None:
-            return identity.identify(sent)
-        found = self.terms.authenticate(self.scope)
-        return identity.adopt(await found if isawaitable(found) else found, sent)
 
     def _meter(self, body: bytes, principal: Principal) -> tuple[Meter, Principal]:
         """How the request is metered, and who sends it, now that the body is known."""

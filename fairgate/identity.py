@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from hashlib import blake2b, sha256
+from inspect import isawaitable
 
 from msgspec import Struct
 from msgspec.structs import replace
+from starlette.types import Scope
 
 from fairgate.config import Config, Key, Limits, RateLimits
 from fairgate.errors import Forbidden, Unauthenticated
@@ -64,6 +66,23 @@ class _Caller(Struct, frozen=True):
     """With the default app of the key."""
     apps: Mapping[bytes, RateLimits]
     """Those the key may name, and their limits."""
+
+
+Authenticate = Callable[[Scope], Principal | Awaitable[Principal]]
+"""Tells who sends a request; raises ``Unauthenticated`` or ``Forbidden`` to refuse it."""
+
+
+async def who_sends(
+    scope: Scope, identity: Identity, authenticate: Authenticate | None = None
+) -> Principal:
+    """By the app's own authentication where it has one, else by API key.
+
+    Raises ``Unauthenticated``, ``Forbidden``, and what :meth:`Identity.adopt` raises.
+    """
+    if authenticate is None:
+        return identity.identify(scope["headers"])
+    found = authenticate(scope)
+    return identity.adopt(await found if isawaitable(found) else found, scope["headers"])
 
 
 class Identity:

@@ -11,11 +11,14 @@ from fairgate import headers
 from fairgate.config import Route
 from fairgate.engines.build import AppEngineFactory
 from fairgate.errors import FairgateError, Unavailable
-from fairgate.exchange import Authenticate, Exchange, Terms
+from fairgate.exchange import Exchange, Terms
+from fairgate.identity import Authenticate
+from fairgate.me.app import PATH as ME
+from fairgate.me.app import Me
 from fairgate.metering import Cost
 from fairgate.mounting import ConfigSource, OwnRuntime, mounted_config
 from fairgate.refusing import OnRefusal, Refuser
-from fairgate.routes import Choose, RouteTable
+from fairgate.routes import Choose, RouteTable, route_path
 from fairgate.runtime import Runtime
 from fairgate.ticket import SCOPE_KEY
 
@@ -39,6 +42,8 @@ class FairGate:
     ASGI app such as a Starlette ``Response``; headers for retries and limits are added to it.
     ``app_engine`` makes the engines of ``type: app``; without it their capacity is what the
     configuration says.
+
+    A tenant finds what it has and uses at ``/fairgate/v1/me`` of an app with a runtime of its own.
 
     A handler finds its :class:`Ticket` as ``scope["fairgate"]``: who sends the request, its grant,
     and ``report_usage()``. Raises ``ConfigError`` for a configuration that is wrong, with every
@@ -64,6 +69,7 @@ class FairGate:
         self._terms = Terms(app, Refuser(self.rng, on_refusal), authenticate, cost)
         self._runtime = runtime
         self._own: OwnRuntime | None = None
+        self._me: tuple[Runtime, Me] | None = None
         configured: tuple[Route, ...] = ()
         if runtime is None:
             found = mounted_config(config)
@@ -96,6 +102,9 @@ class FairGate:
             if route is not None:
                 await self._meter(route, scope, receive, send)
                 return
+            if self._own is not None and scope["path"].endswith(ME) and route_path(scope) == ME:
+                await self._tell(scope, receive, send)
+                return
         elif kind == "lifespan" and self._own is not None:
             await self._own.lifespan(self.app, scope, receive, send)
             return
@@ -109,8 +118,22 @@ class FairGate:
         return self._runtime
 
     async def _meter(self, route: Route, scope: Scope, receive: Receive, send: Send) -> None:
+        runtime = await self._started(scope, receive, send)
+        if runtime is not None:
+            await Exchange(self._terms, runtime, route, scope, receive, send).run()
+
+    async def _tell(self, scope: Scope, receive: Receive, send: Send) -> None:
+        runtime = await self._started(scope, receive, send)
+        if runtime is None:
+            return
+        if self._me is None or self._me[0] is not runtime:
+            self._me = runtime, Me(runtime, self._terms.authenticate)
+        await self._me[1](scope, receive, send)
+
+    async def _started(self, scope: Scope, receive: Receive, send: Send) -> Runtime | None:
+        """The runtime; ``None`` when it does not start, and the request is refused."""
         try:
-            runtime = await self.running()
+            return await self.running()
         except FairgateError as error:
             log.error("fairgate did not start", error=str(error))
             refusal = Unavailable(
@@ -120,5 +143,4 @@ class FairGate:
             await self._terms.refuser.answer(
                 refusal, scope, receive, send, request_id=headers.request_id(sent)
             )
-        else:
-            await Exchange(self._terms, runtime, route, scope, receive, send).run()
+            return None

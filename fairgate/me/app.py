@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from fairgate import headers
 from fairgate.errors import MethodNotAllowed, Refusal, StoreError, Unauthenticated, Unavailable
 from fairgate.headers import ErrorResponse, Header
-from fairgate.identity import Principal, complete
+from fairgate.identity import Authenticate, Principal, complete, who_sends
 from fairgate.me import page
 from fairgate.me.looks import Looks
 from fairgate.me.report import Report, report
@@ -46,8 +46,9 @@ _encode = msgspec.json.Encoder().encode
 class Me:
     """Serves :data:`PATH` to whoever has an API key; never one tenant's data to another."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, authenticate: Authenticate | None = None) -> None:
         self._runtime = runtime
+        self._authenticate = authenticate
         self._looks = Looks()
         self._rng = random.Random()  # noqa: S311 — jitter of Retry-After
 
@@ -59,21 +60,16 @@ class Me:
         await send(start)
         await send({"type": "http.response.body", "body": body})
 
-    async def answer(self, scope: Scope, principal: Principal | None = None) -> ErrorResponse:
-        """Status, headers and body for the request in ``scope``; refusals are answers as well.
-
-        ``principal``: who asks, where somebody else has authenticated it already.
-        """
+    async def answer(self, scope: Scope) -> ErrorResponse:
+        """Status, headers and body for the request in ``scope``; refusals are answers as well."""
         fields: dict[bytes, bytes] = dict(scope["headers"])
         html = wants_html(fields.get(b"accept", b""))
         request_id = headers.request_id(fields.get(headers.REQUEST_ID))
         try:
             if scope["method"] not in ("GET", "HEAD"):
                 raise MethodNotAllowed(f"{scope['method']} is not allowed on {PATH}")
-            if principal is None:
-                principal = self._runtime.identity.identify(
-                    (with_basic(fields) if html else fields).items()
-                )
+            asking = {**scope, "headers": tuple(with_basic(fields).items())} if html else scope
+            principal = await who_sends(asking, self._runtime.identity, self._authenticate)
             found = await self._report(complete(principal, None, None))
         except StoreError as error:
             refusal = Unavailable(str(error), code="store_unavailable", retry_after=2)

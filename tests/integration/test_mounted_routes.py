@@ -259,6 +259,30 @@ class TestWhoPays:
         assert ledger.tokens("new-tenant") == 1
         assert ledger.service("new-tenant") == 0.5
 
+    async def test_a_tenant_sees_itself(self, gated: Gated, ledger: LedgerView) -> None:
+        gate = gated([{"path": "/a", "cost": {"per_request": 5}}])
+        await ask(gate, "/a")
+        await eventually(ledger.idle)
+        client = Client(parts=[b""])
+        await client.ask(gate, "/app/fairgate/v1/me", "GET", root_path="/app", query_string=b"")
+        assert client.status == 200
+        seen = client.json()
+        assert (seen["tenant"], seen["weight"]) == ("acme", 1)
+        assert (await ask(gate, "/other/fairgate/v1/me", "GET")).json() == {"metered": False}
+
+    async def test_it_sees_what_the_app_says_it_is(self, gated: Gated) -> None:
+        def who(scope: Scope) -> Principal:
+            if scope["query_string"] != b"ann":
+                raise Unauthenticated("log in first")
+            return Principal("hers", weight=2.0)
+
+        gate = gated([{"path": "/a"}], authenticate=who)
+        stranger = await ask(gate, "/fairgate/v1/me", "GET")
+        assert (stranger.status, stranger.json()["error"]["message"]) == (401, "log in first")
+        ann = Client(parts=[b""])
+        await ann.ask(gate, "/fairgate/v1/me", "GET", query_string=b"ann")
+        assert (ann.json()["tenant"], ann.json()["weight"]) == ("hers", 2)
+
     async def test_a_configured_tenant_by_name(self, gated: Gated, ledger: LedgerView) -> None:
         config = mounted_config(None)
         assert Identity(config).principal("default").weight == 1
