@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -64,12 +65,26 @@ class TenantLabels:
         return OTHER
 
 
+@dataclass(frozen=True, slots=True)
+class _TenantSeries:
+    """What every request of a tenant adds to: looking series up by labels costs more than that."""
+
+    queue: Histogram
+    ttft: Histogram
+    prompt_tokens: Counter
+    output_tokens: Counter
+    service: Counter
+    requests: dict[tuple[str, str], Counter] = field(default_factory=dict)
+    """By lane and outcome."""
+
+
 class Metrics:
     """The gateway's Prometheus metrics, in a registry of its own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._label = TenantLabels()
+        self._of_tenants: dict[str, _TenantSeries] = {}
         r = self.registry
         self._requests = Counter(
             "fairgate_requests", "Requests answered, by how they ended.",
@@ -132,11 +147,15 @@ class Metrics:
         first_byte_s: float | None,
     ) -> None:
         """One request ended."""
-        label = self._label(tenant)
-        self._requests.labels(label, lane, outcome).inc()
-        self._queue.labels(label).observe(queue_s)
+        series = self._series(tenant)
+        ended = series.requests.get((lane, outcome))
+        if ended is None:
+            ended = self._requests.labels(self._label(tenant), lane, outcome)
+            series.requests[lane, outcome] = ended
+        ended.inc()
+        series.queue.observe(queue_s)
         if first_byte_s is not None:
-            self._ttft.labels(label).observe(first_byte_s)
+            series.ttft.observe(first_byte_s)
 
     def throttled(self, tenant: str, limit: str) -> None:
         """One request was refused by ``limit``."""
@@ -148,10 +167,23 @@ class Metrics:
 
     def served(self, tenant: str, prompt_tokens: int, output_tokens: int, service: float) -> None:
         """One request was settled."""
+        series = self._series(tenant)
+        series.prompt_tokens.inc(prompt_tokens)
+        series.output_tokens.inc(output_tokens)
+        series.service.inc(service)
+
+    def _series(self, tenant: str) -> _TenantSeries:
         label = self._label(tenant)
-        self._tokens.labels(label, "prompt").inc(prompt_tokens)
-        self._tokens.labels(label, "output").inc(output_tokens)
-        self._service.labels(label).inc(service)
+        found = self._of_tenants.get(label)
+        if found is None:
+            found = self._of_tenants[label] = _TenantSeries(
+                queue=self._queue.labels(label),
+                ttft=self._ttft.labels(label),
+                prompt_tokens=self._tokens.labels(label, "prompt"),
+                output_tokens=self._tokens.labels(label, "output"),
+                service=self._service.labels(label),
+            )
+        return found
 
     def render(self, pools: Mapping[str, Pool]) -> bytes:
         """The exposition text, with the pools' state as of their last heartbeat."""
@@ -167,7 +199,7 @@ class Metrics:
                 self._limit.labels(name, lane).set(s.limit)
                 self._up.labels(name, lane).set(s.engines_up)
             for lane, engine, status in pool.monitor.observed():
-                for field, gauge in self._load.items():
-                    value = getattr(status, field)
+                for told, gauge in self._load.items():
+                    value = getattr(status, told)
                     gauge.labels(name, lane, engine).set(math.nan if value is None else value)
         return generate_latest(self.registry)
