@@ -8,8 +8,8 @@ engine are cleaned, so none of them can begin another header.
 from __future__ import annotations
 
 import math
+import os
 import re
-import uuid
 from collections.abc import Container, Sequence
 from http import HTTPStatus
 from random import Random
@@ -77,7 +77,7 @@ def request_id(sent: bytes | None) -> str:
     """The client's id where it is short visible ASCII, else a new one."""
     if sent is not None and _SANE_ID.fullmatch(sent):
         return sent.decode("ascii")
-    return f"req_{uuid.uuid4().hex}"
+    return f"req_{os.urandom(16).hex()}"
 
 
 def route_headers(
