@@ -14,6 +14,10 @@ from starlette.types import Message, Receive
 
 from fairgate.errors import BadRequest, BodyTooLarge
 
+_SOON_S = 0.01
+_DROPPED_BYTES = 1 << 20
+_DROPPING_S = 1.0
+
 
 class ClientGone(Exception):
     """The client closed the connection."""
@@ -64,10 +68,26 @@ class Inbox:
             part: bytes = message.get("body", b"")
             size += len(part)
             if size > limit:
+                if message.get("more_body", False):
+                    await self._drop_rest()
                 raise _too_large(limit)
             if not message.get("more_body", False):
                 return b"".join((*parts, part)) if parts else part
             parts.append(part)
+
+    async def _drop_rest(self) -> None:
+        """Read on a little: a client that is still sending may never see an answer that comes with
+        the end of the connection (RFC 9112, section 9.6)."""
+        left = _DROPPED_BYTES
+        try:
+            async with asyncio.timeout(_DROPPING_S):
+                while left > 0:
+                    message = await self._receive()
+                    left -= len(message.get("body", b""))
+                    if not message.get("more_body", False):
+                        return
+        except TimeoutError:
+            return
 
     def replay(self, body: bytes) -> None:
         """Let :meth:`receive` begin with ``body``."""
@@ -103,12 +123,13 @@ class Inbox:
     async def until_gone(self) -> AsyncIterator[None]:
         """Run the block until the client leaves; then cancel it and raise :class:`ClientGone`.
 
-        Blocks of one request follow each other and do not nest.
+        Blocks of one request follow each other and do not nest. Whether the client leaves is looked
+        at once a block has lasted a little: most are over before, and need no reader.
         """
-        self._listen()
         if self._gone:
             raise ClientGone
         task = self._guarded = asyncio.current_task()
+        soon = asyncio.get_running_loop().call_later(_SOON_S, self._listen)
         try:
             yield
         except asyncio.CancelledError:
@@ -117,6 +138,7 @@ class Inbox:
             raise
         finally:
             self._guarded = None
+            soon.cancel()
 
     def _is_why(self, task: asyncio.Task[object] | None) -> bool:
         """The client's leaving cancelled ``task``, and nothing else did."""
