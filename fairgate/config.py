@@ -102,8 +102,8 @@ class Policy(Base, frozen=True):
     continuation_advantage: NonNegative | UnsetType = UNSET
     """Head start of a running interaction over other users, in typical requests."""
     idle_credit: NonNegative | UnsetType = UNSET
-    """Service below its share that a tenant or user may save up while idle, in typical requests for
-    each sequence of the lane; 0: none, as in VTC."""
+    """Service below its share that a tenant may save up while idle, in typical requests for each
+    sequence of the lane; 0: none, as in VTC."""
     patience_s: NonNegative | UnsetType = UNSET
     """``throttle: overload`` bites once the line takes longer than this to work off: a burst waits,
     a standing queue is cut (RFC 8289 tells them apart so). 0: as soon as a request must wait."""

@@ -4,7 +4,7 @@ local MAX_GRANTS = 256 -- per script call, so that a lane coming up does not blo
 local BACKFILL_LOOKS = 16
 local HEADROOM_LOOKS = 16
 
-local GRANTED = {'state', 'engine', 'held_kv'} -- what a grant changes of a request that waited
+local GRANTED = {'state', 'engine', 'held_kv', 'expected'} -- what a grant changes of a request that waited
 
 local function grant(r, engine, now)
   local t, u = load_counters(r)
@@ -49,6 +49,7 @@ end
 
 local function grant_from_line(r, engine, now, grants)
   leave_line(r)
+  r.expected = expected_cost(r) -- more is known of the app than when it came
   grant(r, engine, now)
   reposition_everywhere(r, r.lane)
   note_pace(r.lane, now)

@@ -38,11 +38,12 @@ end
 
 -- Cost of a typical request of the app, in service units: what one request is measured against. It
 -- is the tenant's own mean where users are compared within their tenant, so that no tenant can
--- distort the measure of another's users by naming the same app for other things.
+-- distort the measure of another's users by naming the same app for other things. Until the first
+-- one has ended, a request is measured against itself.
 local function expected_cost(r)
-  local mean = settings.levels ~= 'user'
-    and call('HGET', key('profile', r.tenant .. ':' .. r.app), 'mean_cost')
-    or call('HGET', key('app', r.app), 'mean_cost')
+  local own = settings.levels ~= 'user'
+  local profile = own and key('profile', r.tenant .. ':' .. r.app) or key('app', r.app)
+  local mean = call('HGET', profile, 'mean_cost')
   return math.max(tonumber(mean) or r.cost, 1e-6)
 end
 
@@ -123,20 +124,19 @@ local function lift_to(a, level, credit)
 end
 
 -- Lift (VTC, algorithm 2): who comes back from idling starts level with those who wait, else with
--- whom was served last. In VTC idle time earns nothing; here what was left unused counts up to the
--- credit, so that somebody below its share need not wait after a small burst of its own. A new name
--- has left nothing unused, so inventing names gains nothing.
+-- whom was served last. In VTC idle time earns nothing; here what a tenant left unused counts up to
+-- the credit, so that one below its share need not wait after a small burst of its own. A new name has
+-- left nothing unused, so inventing names gains nothing.
 local function lift(r)
   local t, u = load_counters(r)
   if t.waiting > 0 and u.waiting > 0 then
     return
   end
-  local credit = credit_of(r)
   if t.waiting == 0 then
-    lift_to(t, level_of_tenants(), tenant_units(r, credit))
+    lift_to(t, level_of_tenants(), tenant_units(r, credit_of(r)))
   end
   if u.waiting == 0 then
-    lift_to(u, level_of_users(r, t), user_units(r, credit))
+    lift_to(u, level_of_users(r, t), 0)
   end
 end
 

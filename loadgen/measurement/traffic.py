@@ -15,10 +15,10 @@ from loadgen.errors import TargetError
 from loadgen.job import Finished, Job, send
 from loadgen.measurement.gateway import gateway
 from loadgen.measurement.scaling import longest_s
-from loadgen.records import Call, Outcome
+from loadgen.records import Outcome
 from loadgen.report import lost_by_cause
 from loadgen.simulation.driver import Recording
-from loadgen.simulation.typical import TypicalCosts
+from loadgen.simulation.typical import typical_costs
 from loadgen.simulation.workload import POOL, Workload, key_of
 from loadgen.tenants import Tenant
 
@@ -34,7 +34,7 @@ async def play(
     """
     async with gateway(workloads[0].under(policy).config, folder) as url:
         return [
-            Recording(outcomes=outcomes, units=_units(outcomes, policy))
+            Recording(outcomes=outcomes, units=typical_costs(outcomes, resolve_policy(policy)))
             for workload in workloads
             for outcomes in [await _outcomes(_job(workload, url, seed, retries), folder)]
         ]
@@ -78,29 +78,3 @@ def _named(outcome: Outcome) -> Outcome:
     if outcome.status != HTTPStatus.TOO_MANY_REQUESTS:
         return outcome
     return replace(outcome, reason=outcome.reason.partition(":")[2] or outcome.reason)
-
-
-def _units(outcomes: Sequence[Outcome], policy: Policy) -> list[float]:
-    """Beside each outcome: what calls of its app typically cost when it came."""
-    typical = TypicalCosts(resolve_policy(policy))
-    ended = [(o.end_s, 0, index) for index, o in enumerate(outcomes) if o.result == "completed"]
-    came = [(o.sent_s, 1, index) for index, o in enumerate(outcomes)]
-    units = [0.0] * len(outcomes)
-    for _, is_new, index in sorted(ended + came):
-        call = _call(outcomes[index])
-        if is_new:
-            units[index] = typical.of(call)
-        else:
-            typical.learn(call)
-    return units
-
-
-def _call(outcome: Outcome) -> Call:
-    return Call(
-        index=0,
-        tenant=outcome.tenant,
-        user=outcome.user,
-        app=outcome.app,
-        prompt_tokens=outcome.wanted_prompt_tokens,
-        output_tokens=outcome.wanted_output_tokens,
-    )

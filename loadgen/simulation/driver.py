@@ -18,7 +18,7 @@ from loadgen.simulation.clock import VirtualLoop
 from loadgen.simulation.engine import VirtualEngine, step_due
 from loadgen.simulation.gate import Answer, Gate, build_engines
 from loadgen.simulation.link import InstantLink
-from loadgen.simulation.typical import TypicalCosts
+from loadgen.simulation.typical import typical_costs
 from loadgen.simulation.workload import POOL, Workload
 
 _PREFIX = f"fg:{{{POOL}}}:"
@@ -45,7 +45,7 @@ class Recording:
 
     outcomes: list[Outcome] = field(default_factory=list)
     units: list[float] = field(default_factory=list)
-    """Beside each outcome: what calls of its app typically cost when it came (W_a)."""
+    """Beside each outcome: what calls of its app typically cost when it was granted (W_a)."""
     idle_while_waiting_s: float = 0.0
     peak_tokens: int = 0
     """Most KV tokens in use at once, over the engines."""
@@ -84,7 +84,7 @@ class _Run:
             for n in range(workload.gateways)
         ]
         self._recording = Recording()
-        self._typical = TypicalCosts(resolve_policy(workload.config.pools[POOL].policy))
+        self._policy = resolve_policy(workload.config.pools[POOL].policy)
         self._looked_at = 0
         self._idle_since: float | None = None
 
@@ -98,6 +98,7 @@ class _Run:
             await gate.stop()
         await self._link.close()
         recording = self._recording
+        recording.units = typical_costs(recording.outcomes, self._policy)
         recording.peak_tokens = sum(engine.peak_tokens for engine in self._engines)
         recording.busy_s = sum(engine.busy_s for engine in self._engines)
         recording.script_calls = self._link.calls
@@ -136,7 +137,6 @@ class _Run:
     async def _make(self, call: Call, intended_s: float, gate: Gate) -> bool:
         """Whether the call was completed."""
         sent_s = self._loop.time()
-        unit = self._typical.of(call)
         answer = await gate.send(call)
         retries = 0
         while answer.status == 429 and retries < self._retries:
@@ -146,9 +146,6 @@ class _Run:
         self._recording.outcomes.append(
             _outcome(call, answer, intended_s, sent_s, self._loop.time(), retries)
         )
-        self._recording.units.append(unit)
-        if answer.result == "completed":
-            self._typical.learn(call)
         return answer.result == "completed"
 
 

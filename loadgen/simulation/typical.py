@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fairgate.policy import ResolvedPolicy
-from loadgen.records import Call
+from loadgen.records import Outcome
 from loadgen.service import Price
 
 
-class TypicalCosts:
-    """Running means over completed calls, in service units.
+def typical_costs(outcomes: Sequence[Outcome], policy: ResolvedPolicy) -> list[float]:
+    """Beside each outcome: the running mean of its app's completed calls when it was granted.
 
-    As FairServe's W_a (arXiv 2411.15997), of all calls of an app; each tenant has means of its own
-    where the policy compares users only within their tenant.
+    As FairServe's W_a (arXiv 2411.15997), in service units; each tenant has means of its own where
+    the policy compares users only within their tenant. Before the first call has ended, and for
+    calls that came to nothing before, it is what the call itself would have cost.
     """
-
-    def __init__(self, policy: ResolvedPolicy) -> None:
-        self._apart = policy.levels != "user"
-        self._means: dict[tuple[str, str | None], tuple[int, float]] = {}
-        self._price = Price(policy.input_weight, policy.output_weight)
-
-    def of(self, call: Call) -> float:
-        """The mean so far; before the first call has ended, what this one costs."""
-        _, mean = self._means.get(self._key(call), (0, self._cost(call)))
-        return mean
-
-    def learn(self, call: Call) -> None:
-        """A call was completed."""
-        samples, mean = self._means.get(self._key(call), (0, 0.0))
-        mean += (self._cost(call) - mean) / (samples + 1)
-        self._means[self._key(call)] = samples + 1, mean
-
-    def _key(self, call: Call) -> tuple[str, str | None]:
-        return (call.tenant if self._apart else "", call.app)
-
-    def _cost(self, call: Call) -> float:
-        return self._price.cost(call.prompt_tokens, call.output_tokens)
+    apart = policy.levels != "user"
+    price = Price(policy.input_weight, policy.output_weight)
+    means: dict[tuple[str, str | None], tuple[int, float]] = {}
+    ended = [(o.end_s, 0, index) for index, o in enumerate(outcomes) if o.result == "completed"]
+    granted = [
+        (o.sent_s if o.granted_s is None else o.granted_s, 1, index)
+        for index, o in enumerate(outcomes)
+    ]
+    units = [0.0] * len(outcomes)
+    for _, is_grant, index in sorted(ended + granted):
+        o = outcomes[index]
+        key = (o.tenant if apart else "", o.app)
+        own = price.cost(o.wanted_prompt_tokens, o.wanted_output_tokens)
+        samples, mean = means.get(key, (0, own))
+        if is_grant:
+            units[index] = mean
+        else:
+            means[key] = samples + 1, (mean * samples + own) / (samples + 1)
+    return units

@@ -321,6 +321,14 @@ def test_a_line_that_stalls_is_an_overload(make: Make) -> None:
     assert isinstance(driver.admit("r3", **own), Denied)
 
 
+def test_a_tenants_measure_of_an_app_is_its_own_from_the_first_request(make: Make) -> None:
+    driver = make(engines=(EngineReport("small", "e0", True, 8),))
+    driver.admit("chat", "posing", app="documents", cost=100.0)
+    driver.settle("chat", cost=100.0, learn=True)
+    driver.admit("document", "acme", app="documents", user="reader", cost=4000.0)
+    assert float(driver.record("user", "acme:reader")["s"]) == pytest.approx(1.0)
+
+
 def test_idling_saves_up_a_bounded_credit(make: Make) -> None:
     engine = EngineReport("small", "e0", True, 10)
     driver = make(engines=(engine,), policy=Policy(idle_credit=0.2))
