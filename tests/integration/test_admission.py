@@ -161,6 +161,19 @@ async def test_the_queue_deadline(gate, ledger):
     await gate.settle(held.id, USED)
 
 
+async def test_a_running_interaction_has_a_deadline_of_its_own(gate, ledger):
+    limits: dict[str, Any] = {"timeout_s": 0.05, "continuation_timeout_s": 20.0}
+    first = await gate.acquire(ask(interaction="run", **limits))
+    await gate.settle(first.id, USED)
+    held = await gate.acquire(ask("other"))
+    second = start(gate.acquire(ask(interaction="run", **limits)))
+    await in_line(ledger)
+    with pytest.raises(QueueTimeout, match=r"within 0\.05 s"):
+        await gate.acquire(ask(interaction="another run", **limits))
+    await gate.settle(held.id, USED)
+    await gate.settle((await second).id, USED)
+
+
 async def test_settled_twice_is_charged_once(gate, ledger):
     grant = await gate.acquire(ask())
     await asyncio.gather(gate.settle(grant.id, USED), gate.settle(grant.id, USED))
