@@ -2,7 +2,7 @@
 -- per script call: `account` remembers what it loaded, `save_accounts` writes what changed.
 --
 --   s, b     service counter, and the base it is relative to (see `rebase` in ledger.lua)
---   lag      how far it lies below the level it was lifted to, until that is used up
+--   lifted   the level it was last lifted to; it stands there until it has used its credit up
 --   ls, ub   tenants only: counter of the user served last; base of the users' counters
 --   waiting  requests in line            flight   requests in line or granted
 --   window   index of the current minute; rc, rp requests and tc, tp tokens in it and the one before
@@ -11,7 +11,7 @@
 local WINDOW_MS = 60000
 local DAY_MS = 86400000
 local FIELDS = {
-  's', 'b', 'lag', 'ls', 'ub', 'waiting', 'flight', 'window', 'rc', 'rp', 'tc', 'tp', 'day', 'du',
+  's', 'b', 'lifted', 'ls', 'ub', 'waiting', 'flight', 'window', 'rc', 'rp', 'tc', 'tp', 'day', 'du',
 }
 local accounts = {}
 

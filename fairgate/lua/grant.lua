@@ -13,7 +13,7 @@ local function grant(r, engine, now)
   note_running(r, 1)
   charge(r, r.cost)
   rebase(r)
-  settings.last_served, t.ls = t.s + t.lag, u.s + u.lag
+  settings.last_served, t.ls = standing(t), standing(u)
   call('HSET', KEYS[1], 'last_served', settings.last_served)
   call('ZADD', key('held', r.gateway), now, r.id)
   save_request(r, r.queued_at and GRANTED)

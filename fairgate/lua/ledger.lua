@@ -25,6 +25,7 @@ end
 local function settle_base(a, base)
   if a.new or a.b ~= base then
     a.s = a.new and 0 or math.max(0, a.s - (base - a.b))
+    a.lifted = a.new and 0 or math.max(0, a.lifted - (base - a.b))
     a.b, a.new, a.fresh, a.dirty = base, false, a.new, true
   end
 end
@@ -80,10 +81,16 @@ local function turn()
   return HAIR * (arrivals % TURNS) / TURNS
 end
 
--- Where the line of `who`, its first, stands: its counter without what it saved up while idle.
-local function level_of(who)
-  local before_busy = who.flight > who.waiting and 2 * HAIR or 0
-  return who.s + who.lag + turn() - before_busy
+-- Where an account stands among others: at its counter, but that what it saved up while idle is its
+-- own affair.
+local function standing(a)
+  return math.max(a.s, a.lifted)
+end
+
+-- Where who comes back behind `first`, the first in line, is lifted to.
+local function level_behind(first)
+  local before_busy = first.flight > first.waiting and 2 * HAIR or 0
+  return standing(first) + turn() - before_busy
 end
 
 local function level_of_tenants()
@@ -93,7 +100,7 @@ local function level_of_tenants()
   end
   local first = account(key('tenant', name))
   settle_base(first, settings.base)
-  return level_of(first)
+  return level_behind(first)
 end
 
 local function level_of_users(r, t)
@@ -105,7 +112,7 @@ local function level_of_users(r, t)
   local full_name = line_tenant == NOBODY and string.gsub(name, '/', ':', 1) or r.tenant .. ':' .. name
   local first = account(key('user', full_name))
   settle_base(first, t.ub)
-  return level_of(first)
+  return level_behind(first)
 end
 
 -- Cost of as many typical requests as the setting's share of the lane's sequences.
@@ -119,8 +126,7 @@ end
 
 local function lift_to(a, level, credit)
   a.s = a.fresh and level or math.max(a.s, level - credit)
-  a.lag = math.max(0, level - a.s)
-  a.dirty = true
+  a.lifted, a.dirty = level, true
 end
 
 -- Lift (VTC, algorithm 2): who comes back from idling starts level with those who wait, else with
@@ -140,17 +146,12 @@ local function lift(r)
   end
 end
 
-local function add(a, units)
-  a.s = math.max(0, a.s + units)
-  a.lag = math.max(0, a.lag - math.max(0, units))
-  a.dirty = true
-end
-
 -- Adds `cost` service units (negative: gives back) to both counters.
 local function charge(r, cost)
   local t, u = load_counters(r)
-  add(t, tenant_units(r, cost))
-  add(u, user_units(r, cost))
+  t.s = math.max(0, t.s + tenant_units(r, cost))
+  u.s = math.max(0, u.s + user_units(r, cost))
+  t.dirty, u.dirty = true, true
 end
 
 local function shift_line(line_key, delta)

@@ -371,6 +371,25 @@ def test_those_with_credit_keep_their_order_and_do_not_undercut_each_other(make:
     assert order_of_grants(driver, 20) == [f"new{i}" for i in range(20)]
 
 
+def test_what_one_gives_back_does_not_lower_the_level_for_the_next(make: Make) -> None:
+    driver = make(engines=ONE, policy=Policy(idle_credit=5.0))
+    for name in ("acme", "globex"):
+        driver.admit(f"old-{name}", name)
+        driver.settle(f"old-{name}", cost=100.0)
+    for i in range(5):
+        driver.admit(f"past{i}", "t", cost=1000.0)
+        driver.settle(f"past{i}", cost=1000.0)
+    driver.admit("run", "t")
+    driver.admit("wait", "t")
+    for i in range(3):
+        driver.admit(f"acme{i}", "acme")
+    driver.settle("run", cost=100.0)
+    driver.settle("acme0", cost=1.0)
+    assert driver.running() == ["acme1"]
+    driver.admit("globex0", "globex")
+    assert driver.counter("globex") == pytest.approx(driver.counter("t") - 500, abs=1)
+
+
 def test_always_throttles_without_overload_and_never_never_does(make: Make) -> None:
     always = make(policy=Policy(preset="rpm"), engines=(EngineReport("small", "e0", True, 9),))
     assert granted(always.admit("r1", tenant_limits=limits(rpm=1)))
