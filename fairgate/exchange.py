@@ -147,9 +147,8 @@ class Exchange:
         )
         pool, lanes = runtime.lane(route.lane) if route.lane else runtime.find(call)
         self.lane = lanes[0]
-        return TokenMeter(pool, lanes, call, pool.estimate(call, principal, self.lane, config)), (
-            principal
-        )
+        estimate = pool.estimate(call, principal, self.lane, config)
+        return TokenMeter(pool, lanes, call, estimate), principal
 
     async def _send(self, message: Message) -> None:
         """What the app sends, on its way to the client."""

@@ -4,7 +4,8 @@
 -- ARGV  1 clock override ('' for the server's)   2 request id   3 gateway
 --       4 tenant   5 its weight   6 user   7 its weight   8 app
 --       9 cost at price 1 (service units)   10 tokens   11 KV tokens
---       12 interaction ('' for none)   13 exempt from rates and full lines ('1': admitted before)   14 engine to avoid
+--       12 interaction ('' for none)   13 exempt from rates and full lines ('1': admitted before)
+--       14 engine to avoid
 --       15–18 tenant's rpm, tpm, concurrency, daily tokens (0: not limited)
 --       19–22 the user's   23–24 the app's rpm, tpm
 --       25… pairs of lane and price, the preferred first
@@ -156,9 +157,9 @@ local function throttles()
     or (settings.throttle == 'overload' and not engine and is_overloaded(r.lane, now))
 end
 
-if r.continuation == '0' and ARGV[13] ~= '1' and throttles() then
+if r.continuation == '0' and ARGV[13] ~= '1' then
   local limit, retry_ms = over_rate()
-  if limit then
+  if limit and throttles() then
     if interactive then
       call('HSET', interaction_key, 'state', 'refused')
       keep_interaction(interaction_key, math.max(1000, math.ceil(retry_ms)), now)

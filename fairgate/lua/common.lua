@@ -22,8 +22,8 @@ end
 
 local SETTINGS = {
   'epoch', 'order', 'throttle', 'interactions', 'normalise_tenant', 'normalise_user', 'levels',
-  'advantage', 'idle_credit', 'patience_ms', 'backfill', 'quantile', 'idle_ms', 'max_calls', 'max_tokens', 'state_ttl_ms',
-  'lanes', 'headroom', 'max_score', 'last_served', 'base',
+  'advantage', 'idle_credit', 'patience_ms', 'backfill', 'quantile', 'idle_ms', 'max_calls',
+  'max_tokens', 'state_ttl_ms', 'lanes', 'headroom', 'max_score', 'last_served', 'base',
 }
 local settings
 

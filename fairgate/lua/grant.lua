@@ -4,7 +4,8 @@ local MAX_GRANTS = 256 -- per script call, so that a lane coming up does not blo
 local BACKFILL_LOOKS = 16
 local HEADROOM_LOOKS = 16
 
-local GRANTED = {'state', 'engine', 'held_kv', 'expected'} -- what a grant changes of a request that waited
+-- What a grant changes of a request that waited.
+local GRANTED = {'state', 'engine', 'held_kv', 'expected'}
 
 local function grant(r, engine, now)
   local t, u = load_counters(r)

@@ -139,7 +139,8 @@ local function lift(r)
     return
   end
   if t.waiting == 0 then
-    lift_to(t, level_of_tenants(), tenant_units(r, credit_of(r)))
+    local level = level_of_tenants()
+    lift_to(t, level, t.s < level and tenant_units(r, credit_of(r)) or 0)
   end
   if u.waiting == 0 then
     lift_to(u, level_of_users(r, t), 0)

@@ -10,10 +10,11 @@ from msgspec import Struct
 
 from loadgen.errors import TargetError
 from loadgen.measurement.engines import Engines
-from loadgen.measurement.scaling import alone, burst, on_engines
+from loadgen.measurement.scaling import alone, on_engines
 from loadgen.measurement.traffic import lost, play
 from loadgen.metrics import tpot_ms
 from loadgen.records import Outcome
+from loadgen.simulation.capacity import burst, served_per_s
 from loadgen.simulation.driver import simulate
 from loadgen.simulation.policies import PRESETS
 from loadgen.simulation.workload import Workload
@@ -113,15 +114,12 @@ async def capacity(workload: Workload, engines: Engines, folder: Path, *, seed: 
 
 
 def _served_per_s(outcomes: Sequence[Outcome]) -> float:
-    """Calls per second between a tenth and nine tenths of the answers, as the simulation measures
-    its capacity: neither the first batch nor the last stragglers count."""
-    ends = sorted(o.end_s for o in outcomes if o.result == "completed")
-    if len(ends) < len(outcomes) / 2:
+    done = sum(o.result == "completed" for o in outcomes)
+    if done < len(outcomes) / 2:
         raise TargetError(
-            f"of {len(outcomes)} calls at once the engines completed {len(ends)}: {lost(outcomes)}"
+            f"of {len(outcomes)} calls at once the engines completed {done}: {lost(outcomes)}"
         )
-    first, last = len(ends) // 10, len(ends) * 9 // 10
-    return (last - first) / (ends[last] - ends[first])
+    return served_per_s(outcomes)
 
 
 def _burst(workload: Workload, engines: Engines, seed: int) -> Workload:

@@ -43,18 +43,6 @@ FLOORS: Final[Mapping[str, float]] = MappingProxyType(
 """By the title of its column: a difference that no reader would care about, in its own unit."""
 
 
-def _over_bound(run: Run) -> float | None:
-    return run.worst_difference / run.service_bound if run.service_bound else None
-
-
-FIGURES: Final = (
-    *COLUMNS,
-    Column("service difference / bound", _over_bound, ".2f", "lower", chart=True),
-)
-"""Those of the simulation's report, and how far two tenants who both waited came apart at most, as
-a part of VTC's bound: the figure of scenarios in which not all compete all the time."""
-
-
 class Agreement(Struct, frozen=True, kw_only=True):
     """One figure in one scenario: how many pairs of policies both sides order alike."""
 
@@ -80,7 +68,7 @@ def agreements(
 ) -> list[Agreement]:
     """One for each figure that has a direction and that both sides know for some pair."""
     found = []
-    for column in FIGURES:
+    for column in COLUMNS:
         if column.better:
             one, other = _by_policy(real, column), _by_policy(simulated, column)
             if len(one.keys() & other.keys()) > 1:

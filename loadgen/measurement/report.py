@@ -11,7 +11,7 @@ import msgspec
 
 from loadgen.measurement.calibration import Calibration
 from loadgen.measurement.campaign import Measured
-from loadgen.measurement.order import FIGURES, NOISE_SHARE, Agreement, agreements
+from loadgen.measurement.order import NOISE_SHARE, Agreement, agreements
 from loadgen.report import Rows, markdown_table, plain_table
 from loadgen.simulation.campaign import Result
 from loadgen.simulation.charts import bar_chart, line_chart
@@ -19,7 +19,7 @@ from loadgen.simulation.figures import Run
 from loadgen.simulation.output import RunsFile
 from loadgen.simulation.page import html_table, whole_page
 from loadgen.simulation.statistics import Spread
-from loadgen.simulation.table import Column, spread_of
+from loadgen.simulation.table import COLUMNS, Column, spread_of
 
 _TITLE = "fairgate: policies on real engines and in simulation"
 
@@ -94,7 +94,7 @@ def rows(comparison: Comparison, scenario: str) -> Rows:
     orders = {order.figure: order for order in comparison.orders(scenario)}
     header = [f"{policy} {kind}" for policy in policies for kind in ("real", "simulated")]
     table = [[scenario, *header, "order"]]
-    for column in FIGURES:
+    for column in COLUMNS:
         spreads = [
             _spread(runs, policy, column) for policy in policies for runs in (real, simulated)
         ]
@@ -139,7 +139,7 @@ def write_report(comparison: Comparison, folder: Path) -> None:
 
 def _section(comparison: Comparison, scenario: str) -> str:
     real, simulated = comparison.real(scenario), comparison.simulated(scenario)
-    charts = [_bars(real, simulated, column) for column in FIGURES if column.chart]
+    charts = [_bars(real, simulated, column) for column in COLUMNS if column.chart]
     for one, other in zip(real, simulated, strict=True):
         if one.run.seed == real[0].run.seed:
             charts += [_services(one), _services(other)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from random import Random
 
 from msgspec.structs import replace as replace_struct
 
@@ -12,6 +11,7 @@ from fairgate import config
 from loadgen.errors import SpecError
 from loadgen.measurement.engines import Engines
 from loadgen.records import Call, Chain
+from loadgen.simulation.capacity import sampled
 from loadgen.simulation.scenarios import Scenario
 from loadgen.simulation.sources import Source
 from loadgen.simulation.workload import POOL, Workload
@@ -66,7 +66,7 @@ def draw(
     drawn = _shortened(scenario.build(calls, seed, source), scale.tokens)
     paced = drawn.at_rate(calls_per_s)
     (lane,) = paced.config.pools[POOL].lanes.values()
-    return _with_queue(paced, timeout_s=min(lane.queue.timeout_s, paced.span_s))
+    return paced.with_deadline(min(lane.queue.timeout_s, paced.span_s))
 
 
 def check_lengths(workload: Workload, engines: Engines, *, name: str, tokens: float) -> None:
@@ -84,38 +84,22 @@ def on_engines(
     workload: Workload, engines: Sequence[config.Engine], model: str | None = None
 ) -> Workload:
     """The same site with other engines in its lane; ``model`` is what they call their model."""
-    pool = workload.config.pools[POOL]
-    lanes = {
-        name: replace_struct(lane, engines=tuple(engines), model=model)
-        for name, lane in pool.lanes.items()
-    }
-    return _with_lanes(workload, lanes)
-
-
-def burst(workload: Workload, seed: int, calls: int) -> Workload:
-    """A sample of its calls, all at once, in which nobody gives up."""
-    known = [call for chain in workload.plan for call in chain.calls]
-    chosen = Random(f"burst {seed}").sample(known, min(calls, len(known)))  # noqa: S311
-    plan = [Chain(0.0, (_single(call),)) for call in chosen]
-    return _with_queue(replace(workload, plan=plan), timeout_s=_PATIENT_S)
+    return workload.with_lanes(
+        lambda lane: replace_struct(lane, engines=tuple(engines), model=model)
+    )
 
 
 def alone(workload: Workload, seed: int) -> Workload:
     """A few of its calls, one after the other, where nobody gives up either."""
-    known = [call for chain in workload.plan for call in chain.calls]
-    chosen = Random(f"alone {seed}").sample(known, min(_ALONE_CALLS, len(known)))  # noqa: S311
-    calls = [replace(_single(call), number=number) for number, call in enumerate(chosen)]
-    return _with_queue(replace(workload, plan=[Chain(0.0, tuple(calls))]), timeout_s=_PATIENT_S)
+    chosen = sampled(workload, f"alone {seed}", _ALONE_CALLS)
+    calls = tuple(replace(call, number=number) for number, call in enumerate(chosen))
+    return replace(workload, plan=[Chain(0.0, calls)]).with_deadline(_PATIENT_S)
 
 
 def longest_s(workload: Workload) -> float:
     """After so many seconds a run is cut off: a client hangs, or an engine."""
     thinking = max(sum(call.think_s for call in chain.calls) for chain in workload.plan)
     return 120.0 + thinking + _LONGEST_RUN * workload.span_s
-
-
-def _single(call: Call) -> Call:
-    return replace(call, interaction=None, number=0, calls=1, think_s=0.0)
 
 
 def _shortened(workload: Workload, tokens: float) -> Workload:
@@ -142,16 +126,3 @@ def _short(call: Call, tokens: float) -> Call:
 
 def _times(count: int, scale: float) -> int:
     return max(1, round(count * scale))
-
-
-def _with_queue(workload: Workload, *, timeout_s: float) -> Workload:
-    lanes = {
-        name: replace_struct(lane, queue=replace_struct(lane.queue, timeout_s=timeout_s))
-        for name, lane in workload.config.pools[POOL].lanes.items()
-    }
-    return _with_lanes(workload, lanes)
-
-
-def _with_lanes(workload: Workload, lanes: dict[str, config.Lane]) -> Workload:
-    pool = replace_struct(workload.config.pools[POOL], lanes=lanes)
-    return replace(workload, config=replace_struct(workload.config, pools={POOL: pool}))

@@ -8,25 +8,20 @@ import multiprocessing
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
-from random import Random
 
 import structlog
-from msgspec.structs import replace as replace_struct
 
 from fairgate.admission.embedded import EmbeddedStore
-from fairgate.config import Policy, Queue
-from loadgen.records import Call, Chain
+from fairgate.config import Policy
+from loadgen.simulation.capacity import measure_capacity
 from loadgen.simulation.curves import Curves, curves
 from loadgen.simulation.driver import simulate
 from loadgen.simulation.figures import Conditions, Run, figures
-from loadgen.simulation.policies import PRESETS
 from loadgen.simulation.scenarios import REFUSED_BY_RPM, Scenario
 from loadgen.simulation.sources import Source
-from loadgen.simulation.workload import POOL, Workload, rpm_that_refuses
-
-_PROBE_CALLS = 1500
+from loadgen.simulation.workload import rpm_that_refuses
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,34 +116,6 @@ def run_one(experiment: Experiment) -> Result:
     )
     run = figures(conditions, settings, workload, recording, without)
     return Result(run, curves(recording.outcomes, workload.weights, workload.span_s))
-
-
-def measure_capacity(workload: Workload, store: str, seed: int) -> float:
-    """Calls per second of the engines when a sample of the calls all come at once (``fcfs``).
-
-    Measured between two fifths and nine tenths of the answers: before, the apps' profiles are not
-    yet learned and more is reserved than needed; after, the last stragglers remain.
-    """
-    calls = [call for chain in workload.plan for call in chain.calls]
-    chosen = Random(f"probe {seed}").sample(calls, min(_PROBE_CALLS, len(calls)))  # noqa: S311
-    alone = [Chain(0.0, (_single(call),)) for call in chosen]
-    patient = _patient(replace(workload, plan=alone, gateways=1))
-    ends = sorted(o.end_s for o in simulate(patient, PRESETS["fcfs"], store, seed=seed).outcomes)
-    first, last = len(ends) * 2 // 5, len(ends) * 9 // 10
-    return (last - first) / (ends[last] - ends[first])
-
-
-def _single(call: Call) -> Call:
-    return replace(call, interaction=None, number=0, calls=1, think_s=0.0)
-
-
-def _patient(workload: Workload) -> Workload:
-    """Nobody gives up in line."""
-    pool = workload.config.pools[POOL]
-    queue = Queue(timeout_s=1e9)
-    lanes = {name: replace_struct(lane, queue=queue) for name, lane in pool.lanes.items()}
-    pools = {POOL: replace_struct(pool, lanes=lanes)}
-    return replace(workload, config=replace_struct(workload.config, pools=pools))
 
 
 @contextmanager

@@ -31,6 +31,10 @@ def _seconds(ms: float | None) -> float | None:
     return None if ms is None else ms / 1000
 
 
+def _over_bound(run: Run) -> float | None:
+    return run.worst_difference / run.service_bound if run.service_bound else None
+
+
 def _percent(share: float | None) -> float | None:
     return None if share is None else 100 * share
 
@@ -53,6 +57,7 @@ COLUMNS = (
     Column("share error %", lambda r: _percent(r.share_error), ".1f", "lower", chart=True),
     Column("user spread %", lambda r: _percent(r.user_spread), ".1f", "lower", chart=True),
     Column("bound violations", lambda r: r.bound_violations, ".0f", "lower"),
+    Column("service difference / bound", _over_bound, ".2f", "lower", chart=True),
     Column("idle while waiting s", lambda r: r.idle_while_waiting_s, ".2f", "lower"),
 )  # fmt: skip
 

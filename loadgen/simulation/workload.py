@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from heapq import heapify, heappop, heappush
@@ -104,8 +104,23 @@ class Workload:
 
     def with_headroom(self, share: float) -> Workload:
         """Every lane keeps this share of its sequences for tenants below their share."""
+        return self.with_lanes(lambda lane: replace_struct(lane, headroom=share))
+
+    def with_deadline(self, timeout_s: float) -> Workload:
+        """Nobody waits in line for longer, nor gives up before."""
+
+        def changed(lane: Lane) -> Lane:
+            queue = replace_struct(
+                lane.queue, timeout_s=timeout_s, continuation_timeout_s=timeout_s
+            )
+            return replace_struct(lane, queue=queue)
+
+        return self.with_lanes(changed)
+
+    def with_lanes(self, change: Callable[[Lane], Lane]) -> Workload:
+        """The same with every lane changed."""
         pool = self.config.pools[POOL]
-        lanes = {n: replace_struct(lane, headroom=share) for n, lane in pool.lanes.items()}
+        lanes = {name: change(lane) for name, lane in pool.lanes.items()}
         pools = {POOL: replace_struct(pool, lanes=lanes)}
         return replace(self, config=replace_struct(self.config, pools=pools))
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from loadgen.measurement.order import FIGURES, FLOORS, Agreement, ordered
+from loadgen.measurement.order import FLOORS, Agreement, ordered
 from loadgen.simulation.statistics import Spread
+from loadgen.simulation.table import COLUMNS
 
 
 def at(value: float) -> Spread:
@@ -34,7 +35,7 @@ def test_two_policies_are_ordered_if_they_differ_by_more_than_the_noise(
 
 
 def test_every_floor_belongs_to_a_column_that_has_a_direction() -> None:
-    assert FLOORS.keys() <= {column.title for column in FIGURES if column.better}
+    assert FLOORS.keys() <= {column.title for column in COLUMNS if column.better}
 
 
 def test_an_agreement_says_what_it_found() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fairgate.config import HttpEngine
-from loadgen.measurement.scaling import Scale, alone, burst, draw, on_engines, sample
+from loadgen.measurement.scaling import Scale, alone, draw, on_engines, sample
+from loadgen.simulation.capacity import burst
 from loadgen.simulation.scenarios import SCENARIOS
 from loadgen.simulation.sources import Source
 from loadgen.simulation.workload import POOL, Workload
