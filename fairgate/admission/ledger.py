@@ -78,7 +78,8 @@ class Renewed:
 
     epoch: str
     now_ms: str
-    known: bool
+    joined: str
+    """Since when the store has taken this gateway for alive, without a gap."""
     more: bool
     grants: tuple[GrantNote, ...]
     statistics: PoolStatistics
@@ -318,7 +319,7 @@ def _renewed(reply: dict[str, Any]) -> Renewed:
     return Renewed(
         epoch=reply["epoch"],
         now_ms=reply["now"],
-        known=reply["known"],
+        joined=reply["joined"],
         more=reply["more"],
         grants=parse_notes(reply["grants"]),
         statistics=PoolStatistics(int(reply["gateways"]), lanes, apps),

@@ -22,6 +22,8 @@ from fairgate.errors import StoreError
 
 Argument = str | bytes | int | float
 
+_SECOND_LOOK = 0.2  # of the timeout
+
 
 class _Call:
     __slots__ = ("args", "future", "keys", "script", "sent_at")
@@ -67,6 +69,7 @@ class Link:
         self._writer: asyncio.Task[None] | None = None
         self._reader: asyncio.Task[None] | None = None
         self._watchdog: asyncio.TimerHandle | None = None
+        self._suspect: _Call | None = None
         self._not_before = 0.0
 
     def call(
@@ -187,13 +190,19 @@ class Link:
             future.set_result(reply)
 
     def _check_silence(self) -> None:
+        """Drop the connection once its oldest call is too old, if it is so twice in a row: where this
+        process stood still, the first look comes before the replies that lie there are read."""
         self._watchdog = None
         if not self._sent:
             return
         loop = asyncio.get_running_loop()
-        left = self._sent[0].sent_at + self._timeout_s - loop.time()
+        oldest, second_look_s = self._sent[0], self._timeout_s * _SECOND_LOOK
+        left = oldest.sent_at + self._timeout_s - second_look_s - loop.time()
         if left > 0:
             self._watchdog = loop.call_later(left, self._check_silence)
+        elif oldest is not self._suspect:
+            self._suspect = oldest
+            self._watchdog = loop.call_later(second_look_s, self._check_silence)
         else:
             self._drop(StoreError(f"store: no answer for {self._timeout_s:g} s"))
 
@@ -205,6 +214,7 @@ class Link:
         if self._watchdog is not None:
             self._watchdog.cancel()
             self._watchdog = None
+        self._suspect = None
         _fail(self._sent, error)
         if reader is not None and reader is not asyncio.current_task():
             reader.cancel()

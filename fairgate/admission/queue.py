@@ -35,6 +35,7 @@ from fairgate.policy import ResolvedPolicy
 
 MISSED_BEATS = 5
 _RENEWALS = 3
+_UNSURE = ("", "")
 _PAID_PER_BEAT = 1000  # debts of a long outage must not hold the next beat up
 
 OnFailure = Literal["open", "closed"]
@@ -55,11 +56,12 @@ class AdmissionStatistics:
 
 
 class _Waiter:
-    __slots__ = ("ask", "granted")
+    __slots__ = ("ask", "granted", "in_line")
 
     def __init__(self, ask: Ask, granted: asyncio.Future[GrantNote]) -> None:
         self.ask = ask
         self.granted = granted
+        self.in_line = False
 
     def fail(self, error: FairgateError) -> None:
         """Have its place end with ``error``, unless it is granted."""
@@ -103,7 +105,7 @@ class Admission:
         self._beat: asyncio.Task[None] | None = None
         self._renewing: asyncio.Task[None] | None = None
         self._soon = asyncio.Event()
-        self._epoch = ""
+        self._membership: tuple[str, str] | None = None
         self._since_ms = "-inf"
         self.pool = PoolStatistics()
 
@@ -195,6 +197,7 @@ class Admission:
         if reply.engine:
             return GrantNote(waiter.ask.id, reply.lane, reply.engine, reply.priority)
         ask = waiter.ask
+        waiter.in_line = True
         timeout_s = ask.continuation_timeout_s if reply.continues else ask.timeout_s
         try:
             async with asyncio.timeout(timeout_s):
@@ -298,9 +301,10 @@ class Admission:
             self._outage.end(len(self._owed))
             self.pool = renewed.statistics
             self._since_ms = renewed.now_ms
-            forgotten = self._epoch != renewed.epoch or not renewed.known
-            first, self._epoch = not self._epoch, renewed.epoch
-            if forgotten and not first:
+            # By comparison, not by an event in a reply: the reply that tells it may be lost.
+            membership = (renewed.epoch, renewed.joined)
+            before, self._membership = self._membership, membership
+            if before not in (None, membership):
                 self._line_up_again()
             self._hand_out(renewed.grants)
             if not renewed.more:
@@ -320,11 +324,15 @@ class Admission:
         """The store restarted empty, or took this gateway for dead: its lines are gone."""
         log.warning("the store forgot this gateway; lining up again", waiting=len(self._waiting))
         for waiter in list(self._waiting.values()):
-            if not waiter.granted.done():
+            if waiter.in_line and not waiter.granted.done():
                 self._spawn(self._readmit(waiter))
 
     async def _readmit(self, waiter: _Waiter) -> None:
-        reply = await self._ledger.admit(replace(waiter.ask, exempt=True))
+        try:
+            reply = await self._ledger.admit(replace(waiter.ask, exempt=True))
+        except StoreError:
+            self._membership = _UNSURE  # the next heartbeat has everybody line up again
+            raise
         if isinstance(reply, Admitted):
             if reply.engine:
                 note = GrantNote(waiter.ask.id, reply.lane, reply.engine, reply.priority)

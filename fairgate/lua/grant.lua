@@ -262,6 +262,7 @@ local function sweep(now, budget)
   end
   if #waiting < budget and #held < budget then
     call('ZREM', PREFIX .. 'gateways', gateway)
+    call('HDEL', PREFIX .. 'joined', gateway)
   end
   return lanes
 end

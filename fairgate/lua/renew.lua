@@ -6,13 +6,16 @@
 --       5 lanes as JSON [{name, max_waiting, max_waiting_per_tenant}]
 --       6 engines as JSON [{lane, name, up, max_seqs, max_kv, pressure}], pressure: 1 is saturated, -1
 --         unknown   7 return grants made since (ms, by the server's clock)   8 '1' to leave the pool
--- Reply one JSON object: epoch, now, known (the gateway was alive), gateways (alive), more (grants are
---       left for another call), grants, lanes {free, waiting, limit, seqs}, apps (their profiles)
+-- Reply one JSON object: epoch, now, joined (since when the gateway has been alive without a gap; its
+--       lines do not outlive one), gateways (alive), more (grants are left for another call), grants,
+--       lanes {free, waiting, limit, seqs}, apps (their profiles)
 
 local now = clock(ARGV[1])
 local gateway, lease_ms = ARGV[2], tonumber(ARGV[3])
 local gateways_key = PREFIX .. 'gateways'
-local was_alive = gateway_lives(gateway, now)
+if not gateway_lives(gateway, now) then
+  call('HSET', PREFIX .. 'joined', gateway, string.format('%.3f', now))
+end
 
 -- What decides by whom and by what requests are told apart in line.
 local function line_rules()
@@ -158,7 +161,7 @@ end
 return cjson.encode({
   epoch = settings.epoch,
   now = string.format('%.3f', now),
-  known = was_alive and true or false,
+  joined = call('HGET', PREFIX .. 'joined', gateway),
   gateways = call('ZCOUNT', gateways_key, now, '+inf'),
   more = #grants >= MAX_GRANTS,
   grants = table.concat(missed, '\n'),

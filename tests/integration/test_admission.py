@@ -284,6 +284,42 @@ async def test_a_process_that_stood_still_finds_its_store_again(gate, ledger):
     await gate.settle((await gate.acquire(ask())).id, USED)
 
 
+async def test_a_line_is_formed_again_although_the_reply_that_told_of_its_end_was_lost(
+    ledger, valkey, valkey_server
+):
+    async with (
+        Gate(valkey_server, "g1") as alive,
+        Gate(valkey_server, "g0", heartbeat_s=3600) as stood_still,
+    ):
+        held = await alive.acquire(ask())
+        waiting = start(stood_still.acquire(ask()))
+        await in_line(ledger)
+        valkey.zadd(f"fg:{{{POOL}}}:gateways", {"g0": 0})
+        await in_line(ledger, 0)  # the other gateway swept what a dead one left in line
+        silent = Gate(valkey_server, "g0", deaf=True)
+        await silent.admission.start()  # a heartbeat of g0 whose reply g0 never sees
+        stood_still.renew_soon()
+        await in_line(ledger)
+        await alive.settle(held.id, USED)
+        async with asyncio.timeout(5):
+            await stood_still.settle((await waiting).id, USED)
+        await silent.admission.stop()
+        await silent._link.close()
+
+
+async def test_standing_still_is_not_taken_for_the_stores_silence(gate, ledger):
+    asking = [start(gate.acquire(ask())) for _ in range(20)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # now they are on their way
+    time.sleep(0.7)  # noqa: ASYNC251 longer than the store's timeout: nobody reads the replies
+    while asking:
+        done, _ = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            asking.remove(task)
+            await gate.settle(task.result().id, USED)
+    await eventually(ledger.idle)
+
+
 async def test_a_store_that_lost_the_scripts_is_given_them_again(gate, ledger, valkey):
     valkey.script_flush()
     grant = await gate.acquire(ask())
