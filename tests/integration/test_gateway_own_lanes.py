@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -75,3 +77,38 @@ async def check(
         assert answer.status == 200
         assert await ask(right, "single", "right") == (429, "right")
     await eventually(ledger.idle)
+
+
+async def test_gateways_that_stand_still_serve_their_lines_when_they_go_on(
+    valkey_server: str, tmp_path: Path
+) -> None:
+    """Each is taken for dead by the other again and again, at any point of what it is doing."""
+    rng = random.Random(4)
+    with (
+        LedgerView(valkey_server, POOL) as ledger,
+        engine(tmp_path, "--max-num-seqs", "2", "--speed", "4") as left_engine,
+        engine(tmp_path, "--max-num-seqs", "2", "--speed", "4") as right_engine,
+        gateway(tmp_path / "left", settings(valkey_server, "left", left_engine.url)) as left,
+        gateway(tmp_path / "right", settings(valkey_server, "right", right_engine.url)) as right,
+    ):
+
+        async def ask(http: aiohttp.ClientSession, gate: Gateway, name: str) -> int:
+            body = chat(max_tokens=48, ignore_eos=True, model=name)
+            url = f"{gate.url}/v1/chat/completions"
+            async with http.post(url, json=body, headers=bearer(rng.choice(TENANTS))) as answer:
+                await answer.read()
+                return answer.status
+
+        async def halt(gate: Gateway) -> None:
+            for _ in range(4):
+                await asyncio.sleep(rng.uniform(0, 0.3))
+                gate.send(signal.SIGSTOP)
+                await asyncio.sleep(rng.uniform(0.9, 1.6))  # it counts as dead after 1 s
+                gate.send(signal.SIGCONT)
+
+        async with aiohttp.ClientSession() as http, asyncio.timeout(60):
+            asked = [ask(http, left, "left") for _ in range(40)]
+            asked += [ask(http, right, "right") for _ in range(40)]
+            statuses, *_ = await asyncio.gather(asyncio.gather(*asked), halt(left), halt(right))
+        assert set(statuses) == {200}
+        await eventually(ledger.idle)
