@@ -6,18 +6,17 @@ Replies come back in the order of the calls, so a cancel that follows an admit n
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from hiredis import pack_command  # redis-py's own takes six times as long
+from hiredis import ReplyError
 from redis.asyncio import ConnectionPool
-from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from fairgate.admission.scripts import Script
+from fairgate.admission.wire import Command, Wire, is_no_script
 from fairgate.errors import StoreError
 
 Argument = str | bytes | int | float
@@ -41,11 +40,10 @@ class _Call:
         self.future = future
         self.sent_at = 0.0
 
-    def command(self, *, whole: bool = False) -> tuple[Argument, ...]:
-        how: tuple[Argument, ...] = (
-            (b"EVAL", self.script.text) if whole else (b"EVALSHA", self.script.sha)
-        )
-        return (*how, len(self.keys), *self.keys, *self.args)
+    def command(self, *, whole: bool) -> Command:
+        if whole:
+            return (b"EVAL", self.script.text, len(self.keys), *self.keys, *self.args)
+        return (b"EVALSHA", self.script.sha, len(self.keys), *self.keys, *self.args)
 
 
 class Link:
@@ -53,21 +51,21 @@ class Link:
 
     Every call gets a future: the script's reply (bytes), or :class:`StoreError` when the store is
     away, refuses, or stays silent for ``timeout_s`` seconds. A call that failed may or may not have
-    run; the scripts are idempotent by request id, so it is safe to call again.
+    run; the scripts are idempotent by request id, so it is safe to call again. All calls belong to
+    one event loop.
     """
 
     def __init__(self, url: str, *, timeout_s: float = 2.0) -> None:
-        self._pool = ConnectionPool.from_url(
+        self._pool: ConnectionPool = ConnectionPool.from_url(
             url, protocol=2, socket_timeout=None, socket_connect_timeout=timeout_s
         )
         self._timeout_s = timeout_s
-        self._connection: AbstractConnection | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wire: Wire | None = None
+        self._connecting: asyncio.Task[None] | None = None
         self._introduced: set[bytes] = set()
         self._pending: list[_Call] = []
         self._sent: deque[_Call] = deque()
-        self._wake = asyncio.Event()
-        self._writer: asyncio.Task[None] | None = None
-        self._reader: asyncio.Task[None] | None = None
         self._watchdog: asyncio.TimerHandle | None = None
         self._suspect: _Call | None = None
         self._not_before = 0.0
@@ -76,118 +74,98 @@ class Link:
         self, script: Script, keys: Sequence[str], args: Sequence[Argument]
     ) -> asyncio.Future[Any]:
         """Queue one script call. Cancelling the future drops the reply, not the call."""
-        loop = asyncio.get_running_loop()
-        call = _Call(script, keys, args, loop.create_future())
-        self._pending.append(call)
-        self._wake.set()
-        if self._writer is None or self._writer.done():
-            # Where the event loop ends without us, it cancels the writer and the reader first.
-            self._drop(StoreError("the connection to the store was cancelled"))
-            self._writer = loop.create_task(self._write_loop(), name="fairgate-store-writer")
-        return call.future
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        if not self._pending:
+            loop.call_soon(self._flush)
+        self._pending.append(_Call(script, keys, args, future))
+        return future
 
     async def close(self) -> None:
         """Send what is queued, wait for its replies up to the timeout, then disconnect."""
         waiting = [c.future for c in (*self._sent, *self._pending) if not c.future.done()]
         if waiting:
             await asyncio.wait(waiting, timeout=self._timeout_s)
-        tasks = [task for task in (self._writer, self._reader) if task is not None]
-        self._writer = None
         closed = StoreError("the connection to the store was closed")
         _fail(self._pending, closed)
         self._drop(closed)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.gather(self._connecting, return_exceptions=True)
         await self._pool.disconnect()
 
-    async def _write_loop(self) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            try:
-                connection = self._connection or await self._connect()
-            except StoreError as error:
-                _fail(self._pending, error)
-                continue
+    def _flush(self) -> None:
+        """Send all calls that are pending; later, where there is no connection that takes them."""
+        wire = self._wire
+        if wire is None:
+            self._reconnect()
+        elif self._pending and not wire.paused:
             batch, self._pending = self._pending, []
-            try:
-                await self._send(connection, batch)
-            except (RedisError, OSError) as error:
-                self._drop(StoreError(f"store: {error}"))
+            self._send(wire, batch)
 
-    async def _send(self, connection: AbstractConnection, batch: list[_Call]) -> None:
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+    def _send(self, wire: Wire, batch: list[_Call]) -> None:
+        assert self._loop is not None  # noqa: S101 — somebody called
+        now = self._loop.time()
         for call in batch:
             call.sent_at = now
         self._sent.extend(batch)
         if self._watchdog is None:
-            self._watchdog = loop.call_later(self._timeout_s, self._check_silence)
-        packed = [_pack(self._command(call)) for call in batch]
-        await connection.send_packed_command(packed, check_health=False)
+            wait_s = self._timeout_s * (1 - _SECOND_LOOK)
+            self._watchdog = self._loop.call_later(wait_s, self._check_silence)
+        wire.send(self._command(call) for call in batch)
 
-    def _command(self, call: _Call) -> tuple[Argument, ...]:
+    def _command(self, call: _Call) -> Command:
         """A script's first call on a connection carries its text: the server may not have it, and
         who is told so only by the replies loses the order of its calls."""
         first = call.script.sha not in self._introduced
-        self._introduced.add(call.script.sha)
+        if first:
+            self._introduced.add(call.script.sha)
         return call.command(whole=first)
 
-    async def _connect(self) -> AbstractConnection:
+    def _reconnect(self) -> None:
         loop = asyncio.get_running_loop()
         if loop.time() < self._not_before:
-            raise StoreError("store: away; not trying again yet", sent=False)
-        connection: AbstractConnection = self._pool.make_connection()
+            _fail(self._pending, StoreError("store: away; not trying again yet", sent=False))
+        elif self._connecting is None or self._connecting.done():
+            self._connecting = loop.create_task(self._connect(), name="fairgate-store")
+
+    async def _connect(self) -> None:
         try:
             # Limits the handshake as well, for whose replies redis-py would wait without end.
             async with asyncio.timeout(self._timeout_s):
-                await connection.connect()
+                wire = await Wire.connect(self._pool, self._answer, self._ended, self._flush)
         except (RedisError, OSError) as error:
             # Replicas that lost the same store do not all come back in the same instant.
-            self._not_before = loop.time() + random.uniform(0.1, 0.4)  # noqa: S311 — jitter
-            await connection.disconnect(nowait=True)
+            jitter_s = random.uniform(0.1, 0.4)  # noqa: S311
+            self._not_before = asyncio.get_running_loop().time() + jitter_s
             why = str(error) or f"no connection within {self._timeout_s:g} s"
-            raise StoreError(f"store: {why}", sent=False) from error
+            _fail(self._pending, StoreError(f"store: {why}", sent=False))
         except asyncio.CancelledError:
-            await connection.disconnect(nowait=True)
+            _fail(self._pending, StoreError("store: connecting was cancelled", sent=False))
             raise
-        self._connection = connection
-        self._introduced.clear()
-        self._reader = loop.create_task(self._read_loop(connection), name="fairgate-store-reader")
-        return connection
-
-    async def _read_loop(self, connection: AbstractConnection) -> None:
-        try:
-            while True:
-                try:
-                    reply = await connection.read_response(
-                        disable_decoding=True, timeout=math.inf, disconnect_on_error=False
-                    )
-                except NoScriptError:
-                    await self._send_whole(connection)
-                except ResponseError as error:
-                    self._answer(StoreError(f"store: {error}"))
-                else:
-                    self._answer(reply)
-        except (RedisError, OSError) as error:
-            self._drop(StoreError(f"store: {error}"))
-
-    async def _send_whole(self, connection: AbstractConnection) -> None:
-        """The server lost the script (a flush): send the call again, with the text."""
-        call = self._sent.popleft()
-        self._sent.append(call)
-        packed = _pack(call.command(whole=True))
-        await connection.send_packed_command(packed, check_health=False)
+        else:
+            self._wire = wire
+            self._introduced.clear()
+            self._flush()
 
     def _answer(self, reply: Any) -> None:
-        future = self._sent.popleft().future
-        if future.done():
-            return
-        if isinstance(reply, StoreError):
-            future.set_exception(reply)
-        else:
-            future.set_result(reply)
+        call = self._sent.popleft()
+        if isinstance(reply, ReplyError):
+            self._answer_error(call, reply)
+        elif not call.future.done():
+            call.future.set_result(reply)
+
+    def _answer_error(self, call: _Call, reply: ReplyError) -> None:
+        if is_no_script(reply) and self._wire is not None:
+            self._sent.append(call)  # a flush: once more, with the text
+            self._wire.send([call.command(whole=True)])
+        elif not call.future.done():
+            call.future.set_exception(StoreError(f"store: {reply}"))
+
+    def _ended(self, wire: Wire, why: str) -> None:
+        self._drop(StoreError(f"store: {why}"))
 
     def _check_silence(self) -> None:
         """Drop the connection once its oldest call is too old, if it is so twice in a row: where this
@@ -207,25 +185,17 @@ class Link:
             self._drop(StoreError(f"store: no answer for {self._timeout_s:g} s"))
 
     def _drop(self, error: StoreError) -> None:
-        """Give the connection up, with whatever may still arrive on it; the next call makes a new
-        one."""
-        connection, self._connection = self._connection, None
-        reader, self._reader = self._reader, None
+        """Give the connection up; whoever calls next makes a new one."""
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.close()
         if self._watchdog is not None:
             self._watchdog.cancel()
             self._watchdog = None
         self._suspect = None
         _fail(self._sent, error)
-        if reader is not None and reader is not asyncio.current_task():
-            reader.cancel()
-        if connection is not None:
-            connection._close()  # noqa: SLF001 — there is no public one that does not wait
-
-
-def _pack(words: Any) -> bytes:
-    """``words`` is ``Any``: the types that hiredis states are those of a single word."""
-    packed: bytes = pack_command(words)
-    return packed
+        if self._pending:  # held back while the store read too slowly
+            self._reconnect()
 
 
 def _fail(calls: list[_Call] | deque[_Call], error: StoreError) -> None:

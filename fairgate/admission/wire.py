@@ -1,0 +1,104 @@
+"""One connection to the store as bytes: commands out, replies in, in the order of the commands."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+from hiredis import ProtocolError, Reader, ReplyError, pack_command
+from redis.asyncio import ConnectionPool
+from redis.asyncio.connection import AbstractConnection
+
+Command = tuple[str | bytes | int | float, ...]
+
+
+class Wire(asyncio.Protocol):
+    """redis-py connects and shakes hands; from then on the transport's bytes come here.
+
+    Reading reply by reply through redis-py takes several times as long as the scripts' callers can
+    afford. ``heard`` gets every reply, errors as ``ReplyError``; ``lost`` is told why once the
+    connection has ended, unless :meth:`close` ended it; ``resumed`` is told when :attr:`paused`,
+    which says that the store reads too slowly, is over.
+    """
+
+    def __init__(
+        self,
+        connection: AbstractConnection,
+        heard: Callable[[Any], None],
+        lost: Callable[[Wire, str], None],
+        resumed: Callable[[], None],
+    ) -> None:
+        self._connection = connection
+        self._heard = heard
+        self._lost = lost
+        self._resumed = resumed
+        self._replies = Reader()
+        writer = connection._writer  # noqa: SLF001 — redis-py has no way to hand a connection over
+        assert writer is not None  # noqa: S101 — it is connected
+        self._transport = cast("asyncio.Transport", writer.transport)
+        self._transport.set_protocol(self)
+        self.paused = False
+
+    @classmethod
+    async def connect(
+        cls,
+        pool: ConnectionPool,
+        heard: Callable[[Any], None],
+        lost: Callable[[Wire, str], None],
+        resumed: Callable[[], None],
+    ) -> Wire:
+        """Connect as the pool's URL says. Raises ``RedisError`` and ``OSError``.
+
+        Cancelled: nothing stays connected.
+        """
+        connection: AbstractConnection = pool.make_connection()
+        try:
+            await connection.connect()
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        return cls(connection, heard, lost, resumed)
+
+    def send(self, commands: Iterable[Command]) -> None:
+        """Write all at once. Does not wait; see :attr:`paused`."""
+        self._transport.write(b"".join(map(_pack, commands)))
+
+    def close(self) -> None:
+        """Give it up, with whatever may still arrive on it."""
+        self._lost = _nobody
+        self._connection._close()  # noqa: SLF001 — there is no public one that does not wait
+
+    def data_received(self, data: bytes) -> None:
+        replies = self._replies
+        replies.feed(data)
+        try:
+            while (reply := replies.gets()) is not False:
+                self._heard(reply)
+        except ProtocolError as error:
+            self._lost(self, str(error))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost(self, str(exc) if exc else "connection closed by the store")
+
+    def pause_writing(self) -> None:
+        self.paused = True
+
+    def resume_writing(self) -> None:
+        self.paused = False
+        self._resumed()
+
+
+def is_no_script(reply: ReplyError) -> bool:
+    """The server does not have the script that was called by its digest."""
+    return str(reply).startswith("NOSCRIPT")
+
+
+def _nobody(wire: Wire, why: str) -> None:
+    """Nobody needs to know."""
+
+
+def _pack(command: Any) -> bytes:
+    """``command`` is ``Any``: the types that hiredis states are those of a single word."""
+    packed: bytes = pack_command(command)
+    return packed
