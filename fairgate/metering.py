@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
+from msgspec import Struct
 from starlette.types import Scope
 
 from fairgate.accounting import Estimate
@@ -27,8 +27,7 @@ _ONE_UNIT = RouteCost(per_request=1.0)
 log = structlog.get_logger("fairgate.metering")
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
+class Measured(Struct, frozen=True):
     """What is known of a request on a route without tokens; a cost function gets it twice.
 
     At admission with ``ended`` false and nothing of the answer, for the cost to expect; at the end
@@ -43,7 +42,7 @@ class Measured:
     seconds: float = 0.0
     """From the grant to the end of the answer."""
     status: int = 0
-    headers: Mapping[bytes, bytes] = field(default_factory=dict)
+    headers: Mapping[bytes, bytes] = {}
     """Of the answer, names in lower case."""
 
 
@@ -51,8 +50,7 @@ Cost = Callable[[Measured], float]
 """Units that a request costs, 0 or more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Observed:
+class Observed(Struct, frozen=True):
     """How a request went that was granted capacity."""
 
     lane: str

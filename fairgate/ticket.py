@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import replace
 
-from msgspec.structs import replace as replace_fields
+from msgspec.structs import replace
 
 from fairgate.admission.model import Grant, Served
 from fairgate.codec import Call, rewrite
@@ -106,4 +105,4 @@ class Ticket:
         To be called before the answer ends; the last report counts. A request on a route without
         tokens then costs these tokens instead of what the route says.
         """
-        self.reported = replace_fields(usage, exact=True)
+        self.reported = replace(usage, exact=True)

@@ -31,8 +31,7 @@ _VIEW = 6
 _VIEWS = msgspec.json.Decoder(TenantView)
 
 
-@dataclass(frozen=True, slots=True)
-class GrantNote:
+class GrantNote(msgspec.Struct, frozen=True, gc=False):
     """A grant as the scripts write it down."""
 
     id: str
@@ -41,8 +40,7 @@ class GrantNote:
     priority: int
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(msgspec.Struct, frozen=True, gc=False):
     """Reply of ``admit``: granted, or queued when ``engine`` is empty."""
 
     lane: str
@@ -54,8 +52,7 @@ class Admitted:
     limits: LimitView | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Denied:
+class Denied(msgspec.Struct, frozen=True, gc=False):
     """Reply of ``admit``: which limit refused it, and when to come back."""
 
     limit: str

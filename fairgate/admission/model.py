@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from fairgate.accounting import AppProfile
 from fairgate.config import Limits, RateLimits
 from fairgate.headers import LimitView
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(Struct, frozen=True, gc=False):
     """One request's wish for capacity."""
 
     id: str
@@ -41,8 +42,7 @@ class Ask:
     """The same if it turns out to continue an admitted interaction."""
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(Struct, frozen=True, gc=False):
     """The right to occupy one sequence of one engine until it is settled."""
 
     id: str
@@ -56,8 +56,7 @@ class Grant:
     """The store knows of it; else it was given while the store was away, and nothing is settled."""
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
+class Served(Struct, frozen=True, gc=False):
     """What a request really used; the default is nothing (void)."""
 
     cost: float = 0.0
