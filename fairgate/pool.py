@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -171,10 +172,10 @@ class Pool:
                 raise
             return self._door.grant(ask)
 
-    def settle(self, grant: Grant, served: Served) -> asyncio.Task[None] | None:
+    def settle(self, grant: Grant, served: Served) -> asyncio.Future[Any] | None:
         """End a granted request, once; see :meth:`fairgate.admission.queue.Admission.settle`.
 
-        Nothing, and no task, where it has no lease.
+        Nothing, and no future, where it has no lease.
         """
         if grant.leased:
             return self.admission.settle(grant.id, served)

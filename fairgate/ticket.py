@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -94,7 +95,7 @@ class Ticket:
         )
         return await self.acquire()
 
-    def settle(self, served: Served) -> asyncio.Task[None] | None:
+    def settle(self, served: Served) -> asyncio.Future[Any] | None:
         """Give the grant back, if one is held, and charge what was served. Does not wait."""
         grant, self.grant = self.grant, None
         return self.pool.settle(grant, served) if grant is not None else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -161,19 +162,21 @@ class Ledger:
 
     async def settle(self, request_id: str, served: Served) -> tuple[GrantNote, ...]:
         """Replace the estimate by what was used; returns grants of this gateway that follow."""
+        return notes_of(await self.send_settle(request_id, served))
+
+    def send_settle(self, request_id: str, served: Served) -> asyncio.Future[list[bytes]]:
+        """The same as a future of the reply, for :func:`notes_of`. Cancelled: it is still sent."""
         args = (
             self._now(), request_id, self._gateway, served.cost, served.tokens, int(served.void),
             int(served.learn), served.output_tokens, served.prompt_bytes, served.prompt_tokens,
             served.continues_as,
         )  # fmt: skip
-        reply = await self._link.call(self._settle, self._request_keys(request_id), args)
-        return tuple(_note(line) for line in reply[1:])
+        return self._link.call(self._settle, self._request_keys(request_id), args)
 
     async def cancel(self, request_id: str) -> tuple[GrantNote, ...]:
         """Leave the line or give an unused grant back; returns grants of this gateway."""
         args = (self._now(), request_id, self._gateway)
-        reply = await self._link.call(self._cancel, self._request_keys(request_id), args)
-        return tuple(_note(line) for line in reply[1:])
+        return notes_of(await self._link.call(self._cancel, self._request_keys(request_id), args))
 
     async def renew(
         self,
@@ -285,6 +288,11 @@ def _note(line: bytes | str) -> GrantNote:
     text = line.decode() if isinstance(line, bytes) else line
     request_id, lane, engine, priority = text.split(" ")
     return GrantNote(request_id, lane, engine, int(priority))
+
+
+def notes_of(reply: Sequence[bytes]) -> tuple[GrantNote, ...]:
+    """The grants in a reply of ``settle`` or ``cancel``."""
+    return tuple(map(_note, reply[1:])) if len(reply) > 1 else ()
 
 
 def parse_notes(text: str) -> tuple[GrantNote, ...]:

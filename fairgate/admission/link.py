@@ -168,8 +168,9 @@ class Link:
         self._drop(StoreError(f"store: {why}"))
 
     def _check_silence(self) -> None:
-        """Drop the connection once its oldest call is too old, if it is so twice in a row: where this
-        process stood still, the first look comes before the replies that lie there are read."""
+        """Drop the connection once its oldest call is too old, if it is so twice in a row: where
+        this process stood still, the first look comes before the replies that lie there are read.
+        """
         self._watchdog = None
         if not self._sent:
             return

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import structlog
@@ -19,6 +20,7 @@ from fairgate.admission.ledger import (
     Ledger,
     Renewed,
     Unknown,
+    notes_of,
     settings_of,
 )
 from fairgate.admission.model import Ask, EngineReport, Grant, PoolStatistics, Served
@@ -207,23 +209,26 @@ class Admission:
             message = f"no capacity came free within {timeout_s:g} s"
             raise QueueTimeout(message, retry_after=5) from None
 
-    def settle(self, request_id: str, served: Served) -> asyncio.Task[None]:
+    def settle(self, request_id: str, served: Served) -> asyncio.Future[Any]:
         """End a granted request: charge what was served, free its capacity.
 
-        Returns at once and cannot be lost by a cancellation of the caller; await the task to know
-        that the store took it. While the store is away it is owed, and sent after it returns.
+        Returns at once and cannot be lost by a cancellation; await the future to know that the
+        store took it. While the store is away it is owed, and sent after it returns.
         """
-        return self._spawn(self._settle(request_id, served))
+        taken = self._ledger.send_settle(request_id, served)
+        taken.add_done_callback(partial(self._settled, request_id, served))
+        return taken
 
-    async def _settle(self, request_id: str, served: Served) -> None:
-        try:
-            notes = await self._ledger.settle(request_id, served)
-        except StoreError:
-            self._owed[request_id] = served
-            raise
+    def _settled(self, request_id: str, served: Served, taken: asyncio.Future[list[bytes]]) -> None:
+        error = None if taken.cancelled() else taken.exception()
+        if taken.cancelled() or error is not None:
+            self._owed[request_id] = served  # whether it was taken is not known: once more
+            if isinstance(error, StoreError):
+                self._note_away(error)
+            return
         self._running.discard(request_id)
         self._owed.pop(request_id, None)
-        self._hand_out(notes)
+        self._hand_out(notes_of(taken.result()))
 
     def _withdraw(self, request_id: str) -> None:
         """Give up a place or an unused grant.
@@ -345,7 +350,7 @@ class Admission:
 
     async def _pay(self) -> None:
         some = list(itertools.islice(self._owed.items(), _PAID_PER_BEAT))
-        await asyncio.gather(*(self._settle(request_id, served) for request_id, served in some))
+        await asyncio.gather(*(self.settle(request_id, served) for request_id, served in some))
 
 
 def _refusal(reply: Denied | Down) -> Throttled | NoEngine:

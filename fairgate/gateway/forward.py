@@ -48,7 +48,7 @@ class Forwarder:
         """Forward one request. The client's leaving cancels the engine's work on it."""
         ticket: Ticket = scope[SCOPE_KEY]
         stream = ticket.call.stream
-        async with ticket.inbox.until_gone():
+        with ticket.inbox:  # until the client leaves
             answer, first = await self._open(scope, ticket)
             if stream:
                 await _stream(answer, first, send)
