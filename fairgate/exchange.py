@@ -23,12 +23,13 @@ from fairgate.inbox import ClientGone, Inbox
 from fairgate.metering import Cost, Measured, Meter, Observed, TokenMeter, unit_meter
 from fairgate.refusing import Refuser
 from fairgate.runtime import Runtime
-from fairgate.telemetry import access
+from fairgate.telemetry import log_request
 from fairgate.ticket import SCOPE_KEY, Ticket
 from fairgate.usage import UsageScanner
 
 NOBODY = "-"
 
+_NO_ANSWER = UsageScanner()
 _FILES = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
 
 
@@ -66,7 +67,7 @@ class Exchange:
         self.declared = _length(fields.get(b"content-length"))
         self.principal: Principal | None = None
         self.ticket: Ticket | None = None
-        self.scanner = UsageScanner()
+        self.scanner = _NO_ANSWER
         self.began = time.perf_counter()
         self.granted_at: float | None = None
         self.first_byte_at: float | None = None
@@ -198,14 +199,15 @@ class Exchange:
         ticket = self.ticket
         assert ticket is not None  # noqa: S101 — the app runs only with a ticket
         self.status = message["status"]
-        self.answer_headers = answered = _lowered(message)
+        sent = headers.lowered(message)
+        self.answer_headers = answered = dict(sent)
         withheld = {ticket.meter.withheld}
         if self.status < HTTPStatus.BAD_REQUEST:
             kind = answered.get(b"content-type", b"")
             self.scanner = ticket.meter.scanner(kind, hide_usage=ticket.hides_usage)
             if ticket.hides_usage:
                 withheld.add(b"content-length")  # the app counted what is withheld
-        return headers.with_headers(message, self._headers(ticket), withheld)
+        return {**message, "headers": headers.merged(sent, self._headers(ticket), withheld)}
 
     def _headers(self, ticket: Ticket) -> list[headers.Header]:
         grant = ticket.grant
@@ -308,30 +310,29 @@ class Exchange:
             metrics.served(tenant, self.served.prompt_tokens, output, self.served.cost)
         if self.runtime.config.server.access_log is False:
             return
-        access.info(
-            "request",
-            request_id=self.request_id,
-            path=self.scope["path"],
-            tenant=tenant,
-            user=principal.user if principal else None,
-            app=principal.app if principal else None,
-            key=principal.key_id if principal else None,
-            lane=self.lane,
-            engine=self.engine,
-            status=self.status,
-            outcome=self.outcome,
-            queue_ms=round(queue_s * 1000, 1),
-            engine_ms=round((now - self.granted_at) * 1000, 1) if self.granted_at else None,
-            first_byte_ms=round(first_byte_s * 1000, 1) if first_byte_s is not None else None,
-            total_ms=round((now - self.began) * 1000, 1),
-            prompt_tokens=self.served.prompt_tokens,
-            output_tokens=output,
-            service=round(self.served.cost, 1),
+        log_request(
+            {
+                "request_id": self.request_id,
+                "path": self.scope["path"],
+                "tenant": tenant,
+                "user": principal.user if principal else None,
+                "app": principal.app if principal else None,
+                "key": principal.key_id if principal else None,
+                "lane": self.lane,
+                "engine": self.engine,
+                "status": self.status,
+                "outcome": self.outcome,
+                "queue_ms": round(queue_s * 1000, 1),
+                "engine_ms": round((now - self.granted_at) * 1000, 1) if self.granted_at else None,
+                "first_byte_ms": round(first_byte_s * 1000, 1)
+                if first_byte_s is not None
+                else None,
+                "total_ms": round((now - self.began) * 1000, 1),
+                "prompt_tokens": self.served.prompt_tokens,
+                "output_tokens": output,
+                "service": round(self.served.cost, 1),
+            }
         )
-
-
-def _lowered(start: Message) -> dict[bytes, bytes]:
-    return {bytes(name).lower(): bytes(value) for name, value in start.get("headers", ())}
 
 
 def _length(declared: bytes | None) -> int | None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
+from functools import lru_cache
 from http import HTTPStatus
 from random import Random
 from typing import NamedTuple
@@ -65,12 +66,15 @@ class ErrorResponse(NamedTuple):
     body: bytes
 
 
-def with_headers(start: Message, added: Sequence[Header], drop: Container[bytes] = ()) -> Message:
-    """``start`` with ``added`` in place of its headers of those names, and without ``drop``."""
-    replaced = {name for name, _ in added}
-    sent = [(name.lower(), value) for name, value in start.get("headers", ())]
-    kept = [header for header in sent if header[0] not in replaced and header[0] not in drop]
-    return {**start, "headers": [*kept, *added]}
+def lowered(start: Message) -> list[Header]:
+    """The headers of ``start``, names in lower case."""
+    return [(bytes(name).lower(), bytes(value)) for name, value in start.get("headers", ())]
+
+
+def merged(sent: Iterable[Header], added: Sequence[Header], drop: Container[bytes]) -> list[Header]:
+    """``sent`` with ``added`` in place of its headers of those names, and without ``drop``."""
+    replaced = dict(added)
+    return [h for h in sent if h[0] not in replaced and h[0] not in drop] + list(added)
 
 
 def request_id(sent: bytes | None) -> str:
@@ -96,34 +100,40 @@ def route_headers(
 
 def limit_headers(view: LimitView) -> list[Header]:
     """Both families of quota headers; nothing for a client without limits."""
-    headers: list[Header] = []
-    policies, states = [], []
-    for name, limit, remaining, reset_s in (
-        ("requests", view.limit_requests, view.remaining_requests, view.reset_requests_s),
-        ("tokens", view.limit_tokens, view.remaining_tokens, view.reset_tokens_s),
-    ):
-        if limit is None:
-            continue
-        left = min(max(remaining, 0), limit)
-        headers += _openai_limit(name.encode(), limit, left, reset_s)
-        policies.append(f'"{name}";q={_sf_integer(limit)};w={view.window_s}')
-        states.append(f'"{name}";r={_sf_integer(left)};t={_sf_integer(math.ceil(reset_s))}')
-    if policies:
-        headers.append((b"ratelimit-policy", ", ".join(policies).encode()))
-        headers.append((b"ratelimit", ", ".join(states).encode()))
+    headers = list(_policy(view.limit_requests, view.limit_tokens, view.window_s))
+    states = []
+    if (limit := view.limit_requests) is not None:
+        left = min(max(view.remaining_requests, 0), limit)
+        reset_s = view.reset_requests_s
+        headers.append((b"x-ratelimit-remaining-requests", b"%d" % left))
+        headers.append((b"x-ratelimit-reset-requests", duration(reset_s).encode()))
+        states.append(b'"requests";r=%d;t=%d' % (_sf_integer(left), math.ceil(max(reset_s, 0))))
+    if (limit := view.limit_tokens) is not None:
+        left = min(max(view.remaining_tokens, 0), limit)
+        reset_s = view.reset_tokens_s
+        headers.append((b"x-ratelimit-remaining-tokens", b"%d" % left))
+        headers.append((b"x-ratelimit-reset-tokens", duration(reset_s).encode()))
+        states.append(b'"tokens";r=%d;t=%d' % (_sf_integer(left), math.ceil(max(reset_s, 0))))
+    if states:
+        headers.append((b"ratelimit", b", ".join(states)))
     return headers
 
 
-def _openai_limit(name: bytes, limit: int, remaining: int, reset_s: float) -> list[Header]:
-    return [
-        (b"x-ratelimit-limit-" + name, b"%d" % limit),
-        (b"x-ratelimit-remaining-" + name, b"%d" % remaining),
-        (b"x-ratelimit-reset-" + name, duration(reset_s).encode()),
-    ]
+@lru_cache(maxsize=4096)
+def _policy(requests: int | None, tokens: int | None, window_s: int) -> tuple[Header, ...]:
+    """What does not change from one answer to the next."""
+    headers, policies = [], []
+    for name, limit in ((b"requests", requests), (b"tokens", tokens)):
+        if limit is not None:
+            headers.append((b"x-ratelimit-limit-" + name, b"%d" % limit))
+            policies.append(b'"%b";q=%d;w=%d' % (name, _sf_integer(limit), window_s))
+    if policies:
+        headers.append((b"ratelimit-policy", b", ".join(policies)))
+    return tuple(headers)
 
 
 def _sf_integer(value: int) -> int:
-    return min(max(value, 0), _SF_INTEGER_MAX)
+    return value if value <= _SF_INTEGER_MAX else _SF_INTEGER_MAX
 
 
 def duration(seconds: float) -> str:

@@ -54,7 +54,8 @@ class Refuser:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message = headers.with_headers(message, added)
+                sent = headers.merged(headers.lowered(message), added, ())
+                message = {**message, "headers": sent}
             await send(message)
 
         await self.on_refusal(scope, refusal)(scope, receive, send_with_ours)

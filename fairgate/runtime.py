@@ -21,8 +21,8 @@ from fairgate.engines.base import Engine
 from fairgate.engines.build import AppEngineFactory, build_engine
 from fairgate.errors import NotFound
 from fairgate.identity import Identity
+from fairgate.metrics import Metrics
 from fairgate.pool import Pool
-from fairgate.telemetry import Metrics
 
 EMBEDDED = "embedded"
 
