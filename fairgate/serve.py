@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -15,8 +16,11 @@ from fairgate.config import Config
 from fairgate.engines.base import Engine
 from fairgate.errors import EngineStartError
 from fairgate.gateway.app import Gateway
+from fairgate.gateway.joined_writes import Protocol
 from fairgate.reload import ConfigWatcher
 from fairgate.runtime import Runtime
+
+_OBJECTS_PER_COLLECTION = 20_000
 
 log = structlog.get_logger("fairgate.serve")
 
@@ -57,6 +61,7 @@ async def serve(
     and in the end nothing that it started is left running.
     """
     async with Runtime.open(config, log_dir=log_dir) as runtime:
+        _calm_garbage_collection()
         server = _Server(_uvicorn(config, runtime))
         _drain_on_signals(server, runtime)
         async with contextlib.AsyncExitStack() as stack:
@@ -71,6 +76,14 @@ async def serve(
             await server.serve()
             if starting.done() and not starting.cancelled():
                 starting.result()
+
+
+def _calm_garbage_collection() -> None:
+    """Little of what a request leaves behind is a cycle, and what was loaded at the start is none:
+    looking for cycles after every 700 objects takes a tenth of the gateway's time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_OBJECTS_PER_COLLECTION, 20, 100)
 
 
 def _background(stack: contextlib.AsyncExitStack, work: object) -> asyncio.Task[None]:
@@ -119,7 +132,7 @@ def _uvicorn(config: Config, runtime: Runtime) -> uvicorn.Config:
         host=config.server.host,
         port=config.server.port,
         loop="none",
-        http="httptools",
+        http=Protocol,
         ws="none",
         lifespan="off",
         log_config=None,
