@@ -13,6 +13,7 @@ from types import TracebackType
 from starlette.types import Message, Receive
 
 from fairgate.errors import BadRequest, BodyTooLarge
+from fairgate.within import Within, was_the_only_cause
 
 _SOON_S = 0.01
 _DROPPED_BYTES = 1 << 20
@@ -54,8 +55,12 @@ class Inbox:
         """
         if declared is not None and declared > limit:
             raise _too_large(limit)
-        with _Within(timeout_s):
-            return await self._collect(limit)
+        try:
+            with Within(timeout_s):
+                return await self._collect(limit)
+        except TimeoutError:
+            message = f"the body did not arrive within {timeout_s:g} s"
+            raise BadRequest(message, code="body_timeout") from None
 
     async def _collect(self, limit: int) -> bytes:
         parts: list[bytes] = []
@@ -78,13 +83,12 @@ class Inbox:
         """Read on a little: a client that is still sending may never see an answer that comes with
         the end of the connection (RFC 9112, section 9.6)."""
         left = _DROPPED_BYTES
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_DROPPING_S):
-                while left > 0:
-                    message = await self._receive()
-                    left -= len(message.get("body", b""))
-                    if not message.get("more_body", False):
-                        return
+        with suppress(TimeoutError), Within(_DROPPING_S):
+            while left > 0:
+                message = await self._receive()
+                left -= len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return
 
     def replay(self, body: bytes) -> None:
         """Let :meth:`receive` begin with ``body``."""
@@ -135,48 +139,13 @@ class Inbox:
     ) -> None:
         task, self._guarded = self._guarded, None
         self._soon.cancel()
-        if kind is asyncio.CancelledError and self._gone and _was_the_only_cause(task):
+        if kind is asyncio.CancelledError and self._gone and was_the_only_cause(task):
             raise ClientGone from None
 
     def close(self) -> None:
         """Stop listening. The request is over."""
         if self._listener is not None:
             self._listener.cancel()
-
-
-class _Within:
-    """Raises ``BadRequest`` where the block takes longer; a fifth of the price of a timeout."""
-
-    __slots__ = ("_late", "_seconds", "_task", "_timer")
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._late = False
-
-    def __enter__(self) -> None:
-        self._task = asyncio.current_task()
-        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._ring)
-
-    def _ring(self) -> None:
-        self._late = True
-        assert self._task is not None  # noqa: S101 — requests are read in tasks
-        self._task.cancel()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        self._timer.cancel()
-        if kind is asyncio.CancelledError and self._late and _was_the_only_cause(self._task):
-            message = f"the body did not arrive within {self._seconds:g} s"
-            raise BadRequest(message, code="body_timeout") from None
-
-
-def _was_the_only_cause(task: asyncio.Task[object] | None) -> bool:
-    """Of a cancellation that we asked for: nobody else wants it as well."""
-    return task is not None and task.uncancel() == 0
 
 
 def _too_large(limit: int) -> BodyTooLarge:

@@ -8,8 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-import aiohttp
-
 from fairgate.admission.embedded import EmbeddedStore
 from fairgate.admission.link import Link
 from fairgate.codec import Call
@@ -19,6 +17,7 @@ from fairgate.configrules import AUTO_MODEL
 from fairgate.engines.app import AppEngine
 from fairgate.engines.base import Engine
 from fairgate.engines.build import AppEngineFactory, build_engine
+from fairgate.engines.http_client import HttpClient
 from fairgate.errors import NotFound
 from fairgate.identity import Identity
 from fairgate.metrics import Metrics
@@ -37,7 +36,7 @@ class Runtime:
         self.gateway = gateway or f"gw-{secrets.token_hex(4)}"
         self.draining = False
         self.pools: dict[str, Pool] = {}
-        self.session: aiohttp.ClientSession
+        self.http: HttpClient
         self.engines: list[Engine] = []
         self._numbers = itertools.count()
         self._any_model = _is_one_app(config)
@@ -63,7 +62,8 @@ class Runtime:
             url = await _store_url(config, stack)
             link = Link(url, timeout_s=config.store.timeout_s)
             stack.push_async_callback(link.close)
-            runtime.session = await stack.enter_async_context(_client(config))
+            client = HttpClient(connect_s=config.timeouts.connect_s)
+            runtime.http = await stack.enter_async_context(client)
             for name in config.pools:
                 engines = runtime.build_engines(
                     name, log_dir or Path.cwd(), app_engine or AppEngine
@@ -82,7 +82,7 @@ class Runtime:
         """The engines of each lane, not started."""
         built = {
             name: [
-                build_engine(name, index, lane, engine, self.session, log_dir, app_engine)
+                build_engine(name, index, lane, engine, self.http, log_dir, app_engine)
                 for index, engine in enumerate(lane.engines)
             ]
             for name, lane in self.config.pools[pool].lanes.items()
@@ -146,13 +146,3 @@ async def _store_url(config: Config, stack: AsyncExitStack) -> str:
     stack.push_async_callback(store.stop)
     await store.start()
     return store.url
-
-
-def _client(config: Config) -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=config.timeouts.connect_s),
-        auto_decompress=False,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        read_bufsize=256 * 1024,
-    )

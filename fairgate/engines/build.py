@@ -6,12 +6,11 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import aiohttp
-
 from fairgate import config
 from fairgate.engines.app import AppEngine
 from fairgate.engines.base import Engine
 from fairgate.engines.http import HttpEngine
+from fairgate.engines.http_client import HttpClient
 from fairgate.engines.inprocess import InProcessEngine
 from fairgate.engines.process import Patience, SpawnedEngine
 from fairgate.engines.simulated_process import simulated_command
@@ -26,18 +25,18 @@ def build_engine(
     index: int,
     lane: config.Lane,
     engine: config.Engine,
-    session: aiohttp.ClientSession,
+    http: HttpClient,
     log_dir: Path,
     app_engine: AppEngineFactory = AppEngine,
 ) -> Engine:
     """Make one engine of a lane, not yet started.
 
     Without a ``name`` of its own it is ``<lane>-<index>``. A spawned one has its port from here on
-    and logs to ``<log_dir>/<lane>/<name>.log``. ``session`` stays the caller's to close.
+    and logs to ``<log_dir>/<lane>/<name>.log``. ``http`` stays the caller's to close.
     """
     name = engine.name or f"{lane_name}-{index}"
     if isinstance(engine, config.HttpEngine):
-        return HttpEngine(name, engine, session)
+        return HttpEngine(name, engine, http)
     if isinstance(engine, config.AppEngine):
         return app_engine(name, engine)
     model = lane.model or lane_name
@@ -52,7 +51,7 @@ def build_engine(
     return SpawnedEngine(
         name,
         command,
-        session,
+        http,
         log_dir / lane_name / f"{name}.log",
         port=engine.port,
         priority=priority,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import aiohttp
-
 from fairgate import config
 from fairgate.engines.base import EngineStatus
+from fairgate.engines.http_client import HttpClient
 from fairgate.engines.http_transport import HttpTransport
 from fairgate.engines.probe import probe
 
@@ -13,16 +12,14 @@ from fairgate.engines.probe import probe
 class HttpEngine:
     """See :class:`fairgate.engines.base.Engine`."""
 
-    def __init__(
-        self, name: str, settings: config.HttpEngine, session: aiohttp.ClientSession
-    ) -> None:
+    def __init__(self, name: str, settings: config.HttpEngine, http: HttpClient) -> None:
         self._name = name
         self._settings = settings
-        self._session = session
+        self._http = http
         self._url = settings.url.rstrip("/").removesuffix("/v1")
         key = settings.api_key
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._transport = HttpTransport(session, self._url, self._headers)
+        self._transport = HttpTransport(http, self._url, self._headers)
 
     @property
     def name(self) -> str:
@@ -46,7 +43,7 @@ class HttpEngine:
 
     async def probe(self) -> EngineStatus:
         """Ask the server how it is."""
-        return await probe(self._session, self._url, self._headers)
+        return await probe(self._http.session, self._url, self._headers)
 
     async def stop(self) -> None:
         """Nothing to stop."""

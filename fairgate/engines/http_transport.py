@@ -2,80 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping
+from functools import lru_cache
+from urllib.parse import quote, urlsplit
 
-import aiohttp
+from fairgate.engines.http_client import HttpClient, Origin
+from fairgate.engines.http_connection import HttpAnswer
+from fairgate.errors import EngineError
 
-from fairgate.errors import EngineError, EngineUnreachable
+_PORTS = {"http": 80, "https": 443}
 
 
 class HttpTransport:
-    """See :class:`fairgate.engines.transport.Transport`. ``session`` stays the caller's."""
+    """See :class:`fairgate.engines.transport.Transport`. ``client`` stays the caller's."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, url: str, headers: Mapping[str, str] | None = None
+        self, client: HttpClient, url: str, headers: Mapping[str, str] | None = None
     ) -> None:
         """``url`` without ``/v1``; ``headers`` go with every request, such as its own key."""
-        self._session = session
-        self._url = url
-        self._headers = dict(headers or {})
+        parts = urlsplit(url)
+        self._client = client
+        self._origin = Origin(
+            parts.scheme, parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 80)
+        )
+        self._base = parts.path.rstrip("/")
+        self._headers = {"Host": parts.netloc.rpartition("@")[2], **(headers or {})}
 
     async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> HttpAnswer:
         """See :meth:`fairgate.engines.transport.Transport.post`."""
-        try:
-            response = await self._session.post(
-                self._url + path,
-                data=body,
-                headers={**headers, **self._headers},
-                allow_redirects=False,
-            )
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise EngineUnreachable(type(error).__name__) from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise EngineError(type(error).__name__) from error
-        return HttpAnswer(response)
+        head = [f"POST {_quoted(self._base + path)} HTTP/1.1"]
+        own = {name.lower() for name in self._headers}
+        head += [f"{name}: {value}" for name, value in self._headers.items()]
+        head += [f"{name}: {value}" for name, value in headers.items() if name.lower() not in own]
+        head.append(f"Content-Length: {len(body)}\r\n\r\n")
+        text = "\r\n".join(head)
+        if text.count("\n") != len(head) + 1 or text.count("\r") != len(head) + 1:
+            raise EngineError("a header holds a line end")
+        return await self._client.post(self._origin, _latin(text), body)
 
 
-class HttpAnswer:
-    """See :class:`fairgate.engines.transport.Answer`."""
+@lru_cache(maxsize=256)
+def _quoted(path: str) -> str:
+    return quote(path, safe="/:@!$&'()*+,;=~%")
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self._response = response
 
-    @property
-    def status(self) -> int:
-        return self._response.status
-
-    @property
-    def headers(self) -> Sequence[tuple[bytes, bytes]]:
-        return self._response.raw_headers
-
-    async def read(self) -> bytes:
-        try:
-            return await self._response.read()
-        except (aiohttp.ClientError, OSError) as error:
-            raise EngineError(type(error).__name__) from error
-
-    async def part(self) -> bytes:
-        try:
-            return await self._response.content.readany()
-        except (aiohttp.ClientError, OSError) as error:
-            raise EngineError(type(error).__name__) from error
-
-    async def parts(self) -> AsyncIterator[bytes]:
-        try:
-            async for chunk in self._response.content.iter_any():
-                yield chunk
-        except (aiohttp.ClientError, OSError) as error:
-            raise EngineError(type(error).__name__) from error
-
-    def limit_silence(self, idle_s: float) -> None:
-        # From here on; aiohttp's own ``sock_read`` would limit the wait for the first byte as well.
-        connection = self._response.connection
-        handler = connection.protocol if connection is not None else None
-        if handler is not None:
-            handler.read_timeout = idle_s
-            handler.start_timeout()
-
-    def close(self) -> None:
-        self._response.close()
+def _latin(text: str) -> bytes:
+    try:
+        return text.encode("latin-1")
+    except UnicodeEncodeError:
+        return text.encode()

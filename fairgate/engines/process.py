@@ -10,11 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import aiohttp
 import structlog
 
 from fairgate.child import Child, Command, log_tail, open_log
 from fairgate.engines.base import EngineStatus
+from fairgate.engines.http_client import HttpClient
 from fairgate.engines.http_transport import HttpTransport
 from fairgate.engines.probe import probe
 from fairgate.errors import EngineStartError
@@ -66,7 +66,7 @@ class SpawnedEngine:
         self,
         name: str,
         command: Callable[[int], Command],
-        session: aiohttp.ClientSession,
+        http: HttpClient,
         log_file: Path,
         *,
         port: int | None = None,
@@ -77,8 +77,8 @@ class SpawnedEngine:
         self._name = name
         self._port = free_port() if port is None else port
         self._command = command(self._port)
-        self._session = session
-        self._transport = HttpTransport(session, self.url)
+        self._http = http
+        self._transport = HttpTransport(http, self.url)
         self._log_file = log_file
         self._priority = priority
         self._patience = patience
@@ -122,7 +122,7 @@ class SpawnedEngine:
 
     async def probe(self) -> EngineStatus:
         """Ask it how it is; while it is away, ``detail`` says why and what is done about it."""
-        status = await probe(self._session, self.url, {})
+        status = await probe(self._http.session, self.url, {})
         if status.up or not self._trouble:
             return status
         return replace(status, detail=self._trouble)

@@ -8,13 +8,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import aiohttp
 from msgspec.structs import replace
 
 from fairgate import config, configfile
 from fairgate.engines import build_engine
 from fairgate.engines.base import EngineStatus
 from fairgate.engines.http import HttpEngine
+from fairgate.engines.http_client import HttpClient
 from fairgate.engines.monitor import UNTOLD_MAX_NUM_SEQS
 from fairgate.engines.process import SpawnedEngine
 from fairgate.engines.simulated.timing import PROFILES
@@ -90,9 +90,9 @@ async def started(
 
     ``profile`` empty: ``cpu-<lane>`` if there is one. Raises ``TargetError``.
     """
-    async with aiohttp.ClientSession() as session:
+    async with HttpClient() as http:
         engines = [
-            build_engine(name, index, lane, spec, session, log_dir)
+            build_engine(name, index, lane, spec, http, log_dir)
             for index, spec in enumerate(lane.engines)
         ]
         try:

@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 
 from fairgate import config
 from fairgate.engines import build_engine
+from fairgate.engines.http_client import HttpClient
 from fairgate.engines.process import SpawnedEngine
 
 pytestmark = pytest.mark.vllm
@@ -22,15 +22,13 @@ LANE = "small"
 
 
 @pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(auto_decompress=False) as made:
+async def http() -> AsyncIterator[HttpClient]:
+    async with HttpClient() as made:
         yield made
 
 
 @pytest.fixture
-async def engine(
-    smollm2: Path, session: aiohttp.ClientSession, tmp_path: Path
-) -> AsyncIterator[SpawnedEngine]:
+async def engine(smollm2: Path, http: HttpClient, tmp_path: Path) -> AsyncIterator[SpawnedEngine]:
     settings = config.VllmEngine(
         model=str(smollm2),
         max_num_seqs=4,
@@ -40,7 +38,7 @@ async def engine(
         start_timeout_s=300,
     )
     lane = config.Lane(engines=(settings,))
-    made = build_engine(LANE, 0, lane, settings, session, tmp_path)
+    made = build_engine(LANE, 0, lane, settings, http, tmp_path)
     assert isinstance(made, SpawnedEngine)
     yield made
     await made.stop()
@@ -73,7 +71,7 @@ async def none_left(group: int) -> None:
     await eventually(none)
 
 
-async def chat(session: aiohttp.ClientSession, engine: SpawnedEngine, **fields: Any) -> Any:
+async def chat(http: HttpClient, engine: SpawnedEngine, **fields: Any) -> Any:
     body = {
         "model": LANE,
         "messages": [{"role": "user", "content": "Write one sentence about dogs."}],
@@ -81,12 +79,12 @@ async def chat(session: aiohttp.ClientSession, engine: SpawnedEngine, **fields: 
         "max_tokens": 32,
         **fields,
     }
-    async with session.post(f"{engine.url}/v1/chat/completions", json=body) as response:
+    async with http.session.post(f"{engine.url}/v1/chat/completions", json=body) as response:
         assert response.status == 200, await response.text()
         return await response.json()
 
 
-async def check_serving(session: aiohttp.ClientSession, engine: SpawnedEngine) -> None:
+async def check_serving(http: HttpClient, engine: SpawnedEngine) -> None:
     status = await engine.probe()
     assert status.up
     assert status.models == (LANE,)
@@ -94,12 +92,12 @@ async def check_serving(session: aiohttp.ClientSession, engine: SpawnedEngine) -
     assert status.kv_cache_tokens is not None
     assert status.kv_cache_tokens >= 4 * 2048
     assert (status.num_requests_running, status.num_requests_waiting) == (0, 0)
-    answer = await chat(session, engine, priority=5)
+    answer = await chat(http, engine, priority=5)
     assert "dog" in answer["choices"][0]["message"]["content"]
     assert 0 < answer["usage"]["completion_tokens"] <= 32
 
 
-async def check_abort_on_disconnect(session: aiohttp.ClientSession, engine: SpawnedEngine) -> None:
+async def check_abort_on_disconnect(http: HttpClient, engine: SpawnedEngine) -> None:
     async def busy() -> bool:
         return (await engine.probe()).num_requests_running == 1
 
@@ -107,18 +105,16 @@ async def check_abort_on_disconnect(session: aiohttp.ClientSession, engine: Spaw
         return (await engine.probe()).num_requests_running == 0
 
     body = {"model": LANE, "prompt": "Once", "stream": True, "max_tokens": 1900, "ignore_eos": True}
-    async with session.post(f"{engine.url}/v1/completions", json=body) as response:
+    async with http.session.post(f"{engine.url}/v1/completions", json=body) as response:
         await response.content.readany()
         await eventually(busy)
     await eventually(idle)
 
 
-async def test_from_spawn_over_crash_to_stop(
-    session: aiohttp.ClientSession, engine: SpawnedEngine
-) -> None:
+async def test_from_spawn_over_crash_to_stop(http: HttpClient, engine: SpawnedEngine) -> None:
     await engine.start()
-    await check_serving(session, engine)
-    await check_abort_on_disconnect(session, engine)
+    await check_serving(http, engine)
+    await check_abort_on_disconnect(http, engine)
 
     first = engine.process_group
     assert first is not None
@@ -135,7 +131,7 @@ async def test_from_spawn_over_crash_to_stop(
     await eventually(back, within_s=300)
     # vLLM's EngineCore and worker outlive a killed API server unless somebody ends them.
     await none_left(first)
-    await check_serving(session, engine)
+    await check_serving(http, engine)
 
     second = engine.process_group
     assert second is not None

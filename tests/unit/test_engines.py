@@ -13,7 +13,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
@@ -23,6 +22,7 @@ from fairgate.child import Command, open_log
 from fairgate.engines import build_engine
 from fairgate.engines.base import Engine, EngineStatus
 from fairgate.engines.http import HttpEngine
+from fairgate.engines.http_client import HttpClient
 from fairgate.engines.probe import Metrics, parse_metrics, probe
 from fairgate.engines.process import Patience, Restarts, SpawnedEngine, free_port
 from fairgate.engines.vllm import vllm_command
@@ -65,14 +65,14 @@ HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 GATEWAY = """
 import asyncio, os, sys
 from pathlib import Path
-import aiohttp
 from fairgate.child import Command
+from fairgate.engines.http_client import HttpClient
 from fairgate.engines.process import SpawnedEngine
 async def main():
     def command(port):
         return Command((sys.executable, "-ISc", sys.argv[1], str(port)), os.environ)
-    async with aiohttp.ClientSession() as session:
-        engine = SpawnedEngine("e", command, session, Path(sys.argv[2]))
+    async with HttpClient() as http:
+        engine = SpawnedEngine("e", command, http, Path(sys.argv[2]))
         await engine.start()
         print(engine.process_group, flush=True)
         await asyncio.sleep(600)
@@ -81,8 +81,8 @@ asyncio.run(main())
 
 
 @pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(auto_decompress=False) as made:
+async def http() -> AsyncIterator[HttpClient]:
+    async with HttpClient() as made:
         yield made
 
 
@@ -139,9 +139,7 @@ def running(code: str) -> Callable[[int], Command]:
 
 
 @pytest.fixture
-async def spawned(
-    session: aiohttp.ClientSession, tmp_path: Path
-) -> AsyncIterator[Callable[..., SpawnedEngine]]:
+async def spawned(http: HttpClient, tmp_path: Path) -> AsyncIterator[Callable[..., SpawnedEngine]]:
     """Make engines; all are stopped at the end of the test."""
     engines: list[SpawnedEngine] = []
 
@@ -155,7 +153,7 @@ async def spawned(
         engine = SpawnedEngine(
             "e",
             command,
-            session,
+            http,
             tmp_path / "logs" / "e.log",
             port=port,
             patience=Patience(start_s, grace_s),
@@ -200,56 +198,52 @@ class TestMetrics:
 
 
 class TestProbe:
-    async def test_vllm(self, session: aiohttp.ClientSession) -> None:
+    async def test_vllm(self, http: HttpClient) -> None:
         models = b'{"object":"list","data":[{"id":"m","max_model_len":4096},{"id":"lora"}]}'
         answers = {"v1_models": said(models), "metrics": said(VLLM_METRICS)}
         async with served(health=said(), **answers) as url:
-            status = await probe(session, url, {})
+            status = await probe(http.session, url, {})
         assert status.up
         assert status.models == ("m", "lora")
         assert status.context_tokens == 4096
         assert status.kv_cache_tokens == 93184
         assert (status.num_requests_running, status.num_requests_waiting) == (3, 2)
 
-    async def test_a_server_that_only_lists_models_is_up(
-        self, session: aiohttp.ClientSession
-    ) -> None:
+    async def test_a_server_that_only_lists_models_is_up(self, http: HttpClient) -> None:
         async with served(v1_models=said(b'{"data":[{"id":"m"}]}')) as url:
-            status = await probe(session, url, {})
+            status = await probe(http.session, url, {})
         assert status.up
         assert status.models == ("m",)
         assert status.kv_cache_tokens is None
 
-    async def test_a_dead_engine_behind_a_live_server_is_down(
-        self, session: aiohttp.ClientSession
-    ) -> None:
+    async def test_a_dead_engine_behind_a_live_server_is_down(self, http: HttpClient) -> None:
         async with served(health=said(status=503), v1_models=said(b'{"data":[]}')) as url:
-            status = await probe(session, url, {})
+            status = await probe(http.session, url, {})
         assert not status.up
         assert status.detail == "GET /health: HTTP 503"
 
-    async def test_what_is_no_model_list_is_ignored(self, session: aiohttp.ClientSession) -> None:
+    async def test_what_is_no_model_list_is_ignored(self, http: HttpClient) -> None:
         async with served(health=said(), v1_models=said(b'{"data":[{"name":1}]}')) as url:
-            status = await probe(session, url, {})
+            status = await probe(http.session, url, {})
         assert status.up
         assert status.models == ()
 
-    async def test_nobody_listens(self, session: aiohttp.ClientSession) -> None:
-        status = await probe(session, f"http://127.0.0.1:{free_port()}", {})
+    async def test_nobody_listens(self, http: HttpClient) -> None:
+        status = await probe(http.session, f"http://127.0.0.1:{free_port()}", {})
         assert not status.up
         assert "connect" in status.detail.lower()
 
-    async def test_a_hanging_server_is_given_up(self, session: aiohttp.ClientSession) -> None:
+    async def test_a_hanging_server_is_given_up(self, http: HttpClient) -> None:
         async def hang(_: web.Request) -> web.Response:
             await asyncio.sleep(60)
             return web.Response()
 
         async with served(health=hang) as url:
-            status = await probe(session, url, {}, timeout_s=0.1)
+            status = await probe(http.session, url, {}, timeout_s=0.1)
         assert not status.up
         assert status.detail == "GET /health: no answer within 0.1 s"
 
-    async def test_asks_for_plain_bodies(self, session: aiohttp.ClientSession) -> None:
+    async def test_asks_for_plain_bodies(self, http: HttpClient) -> None:
         async def compressing(request: web.Request) -> web.Response:
             if "gzip" in request.headers.get("Accept-Encoding", ""):
                 headers = {"Content-Encoding": "gzip"}
@@ -257,30 +251,30 @@ class TestProbe:
             return web.Response(body=VLLM_METRICS)
 
         async with served(health=said(), metrics=compressing) as url:
-            assert (await probe(session, url, {})).kv_cache_tokens == 93184
+            assert (await probe(http.session, url, {})).kv_cache_tokens == 93184
 
 
 class TestHttpEngine:
     @pytest.mark.parametrize("suffix", ["", "/", "/v1", "/v1/"])
-    async def test_url_is_the_base(self, session: aiohttp.ClientSession, suffix: str) -> None:
-        engine = HttpEngine("e", config.HttpEngine(url=f"http://h:1/api{suffix}"), session)
+    async def test_url_is_the_base(self, http: HttpClient, suffix: str) -> None:
+        engine = HttpEngine("e", config.HttpEngine(url=f"http://h:1/api{suffix}"), http)
         assert engine.url == "http://h:1/api"
 
-    async def test_sends_its_key(self, session: aiohttp.ClientSession) -> None:
+    async def test_sends_its_key(self, http: HttpClient) -> None:
         async def guarded(request: web.Request) -> web.Response:
             known = request.headers.get("Authorization") == "Bearer secret"
             return web.Response(text='{"data":[]}', status=200 if known else 401)
 
         async with served(v1_models=guarded) as url:
             engines = [
-                HttpEngine("e", config.HttpEngine(url=url, api_key=key), session)
+                HttpEngine("e", config.HttpEngine(url=url, api_key=key), http)
                 for key in ("secret", None)
             ]
             assert [(await engine.probe()).up for engine in engines] == [True, False]
 
-    async def test_start_and_stop_touch_nothing(self, session: aiohttp.ClientSession) -> None:
+    async def test_start_and_stop_touch_nothing(self, http: HttpClient) -> None:
         async with served(health=said()) as url:
-            engine: Engine = HttpEngine("e", config.HttpEngine(url=url), session)
+            engine: Engine = HttpEngine("e", config.HttpEngine(url=url), http)
             await engine.start()
             await engine.stop()
             assert (await engine.probe()).up
@@ -482,32 +476,28 @@ class TestVllmCommand:
 
 
 class TestBuild:
-    def build(self, session: aiohttp.ClientSession, engine: config.Engine, tmp: Path) -> Engine:
+    def build(self, http: HttpClient, engine: config.Engine, tmp: Path) -> Engine:
         lane = config.Lane(engines=(engine,), model="m")
-        return build_engine("small", 2, lane, engine, session, tmp)
+        return build_engine("small", 2, lane, engine, http, tmp)
 
-    async def test_names(self, session: aiohttp.ClientSession, tmp_path: Path) -> None:
+    async def test_names(self, http: HttpClient, tmp_path: Path) -> None:
         engines: list[config.Engine] = [
             config.HttpEngine(url="http://h:1"),
             config.VllmEngine(model="x"),
             config.SimulatedEngine(),
         ]
-        names = [self.build(session, engine, tmp_path).name for engine in engines]
+        names = [self.build(http, engine, tmp_path).name for engine in engines]
         assert names == ["small-2"] * 3
         own = config.HttpEngine(url="http://h:1", name="own")
-        assert self.build(session, own, tmp_path).name == "own"
+        assert self.build(http, own, tmp_path).name == "own"
 
-    async def test_a_configured_port_is_used(
-        self, session: aiohttp.ClientSession, tmp_path: Path
-    ) -> None:
-        engine = self.build(session, config.VllmEngine(model="x", port=8123), tmp_path)
+    async def test_a_configured_port_is_used(self, http: HttpClient, tmp_path: Path) -> None:
+        engine = self.build(http, config.VllmEngine(model="x", port=8123), tmp_path)
         assert engine.url == "http://127.0.0.1:8123"
 
-    async def test_the_simulated_engine_runs(
-        self, session: aiohttp.ClientSession, tmp_path: Path
-    ) -> None:
+    async def test_the_simulated_engine_runs(self, http: HttpClient, tmp_path: Path) -> None:
         settings = config.SimulatedEngine(max_num_seqs=4, kv_cache_tokens=8192)
-        engine = self.build(session, settings, tmp_path)
+        engine = self.build(http, settings, tmp_path)
         await engine.start()
         try:
             status = await engine.probe()

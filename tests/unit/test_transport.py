@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-import aiohttp
 import pytest
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fairgate.engines.asgi_transport import AsgiTransport
+from fairgate.engines.http_client import HttpClient
 from fairgate.engines.http_transport import HttpTransport
 from fairgate.engines.process import free_port
 from fairgate.engines.transport import Transport
@@ -28,8 +28,8 @@ async def over_http(app: ASGIApp) -> AsyncIterator[Transport]:
     serving = asyncio.create_task(server._serve())
     while not server.started:  # noqa: ASYNC110 - it tells by no event
         await asyncio.sleep(0.01)
-    async with aiohttp.ClientSession(auto_decompress=False) as session:
-        yield HttpTransport(session, f"http://127.0.0.1:{settings.port}", {"x-own": "key"})
+    async with HttpClient() as http:
+        yield HttpTransport(http, f"http://127.0.0.1:{settings.port}", {"x-own": "key"})
     server.should_exit = True
     await serving
 
@@ -196,9 +196,9 @@ async def test_a_silence_that_is_too_long(connect: Connect) -> None:
 
 
 async def test_nobody_listens() -> None:
-    async with aiohttp.ClientSession() as session:
+    async with HttpClient() as http:
         for transport in (
-            HttpTransport(session, f"http://127.0.0.1:{free_port()}"),
+            HttpTransport(http, f"http://127.0.0.1:{free_port()}"),
             AsgiTransport(lambda: None),
         ):
             with pytest.raises(EngineUnreachable):

@@ -1,0 +1,289 @@
+"""One HTTP/1.1 connection to an engine: requests one after the other, answers as they come.
+
+The parser is httptools', which uvicorn reads requests with. A general client costs a proxy more
+than all of admission; this one knows a single kind of request, a POST whose body is at hand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import cast
+
+from httptools import HttpParserError, HttpResponseParser
+
+from fairgate.errors import EngineError
+
+HIGH_WATER_BYTES = 256 * 1024
+"""Of an answer that nobody takes; beyond this the engine's sending is slowed."""
+
+MAX_HEAD_BYTES = 64 * 1024
+
+_JOINED_BYTES = 64 * 1024
+_CONTINUE = 200  # statuses below announce the real one
+
+
+class ConnectionLostUnused(EngineError):
+    """A connection that had served before ended before any byte of this answer came: most likely
+    the engine had just closed it, as servers do with idle ones."""
+
+
+class Connection(asyncio.Protocol):
+    """One connection.
+
+    ``freed`` is called when it may take another request, ``lost`` when it has ended.
+    """
+
+    def __init__(
+        self, freed: Callable[[Connection], None], lost: Callable[[Connection], None]
+    ) -> None:
+        self._freed = freed
+        self._lost = lost
+        self._transport: asyncio.Transport
+        self._answer: HttpAnswer | None = None
+        self._parser = HttpResponseParser(self)
+        self._head_bytes = 0
+        self._open_ended = True
+        self.served = 0
+        """Requests that it has carried."""
+        self.free_since = 0.0
+
+    @property
+    def usable(self) -> bool:
+        """It can take a request."""
+        return self._answer is None and not self._transport.is_closing()
+
+    def ask(self, head: bytes, body: bytes) -> HttpAnswer:
+        """Send a request. The answer has not begun yet; see :meth:`HttpAnswer.begun`."""
+        self._answer = answer = HttpAnswer(self)
+        self._head_bytes = 0
+        self.served += 1
+        if len(body) <= _JOINED_BYTES:
+            self._transport.write(head + body)
+        else:
+            self._transport.writelines((head, body))
+        return answer
+
+    def pause(self) -> None:
+        self._transport.pause_reading()
+
+    def resume(self) -> None:
+        self._transport.resume_reading()
+
+    def close(self) -> None:
+        """Give it up: an engine that is still at work on the answer is told by that."""
+        self._answer = None
+        self._transport.abort()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._answer is None:
+            self.close()  # nothing was asked
+            return
+        try:
+            self._parser.feed_data(data)
+        except HttpParserError as error:
+            self._fail(EngineError(f"no readable HTTP: {error}"))
+
+    def eof_received(self) -> None:
+        answer = self._answer
+        if answer is not None and answer.has_begun and self._open_ended:
+            self._answer = None  # an answer without a length ends with the connection
+            answer.end()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost(self)
+        answer, self._answer = self._answer, None
+        if answer is None:
+            return
+        if self.served > 1 and not answer.heard:
+            answer.fail(ConnectionLostUnused("connection closed"))
+        else:
+            answer.fail(EngineError(type(exc).__name__ if exc else "connection closed"))
+
+    def _fail(self, error: EngineError) -> None:
+        answer = self._answer
+        self.close()
+        if answer is not None:
+            answer.fail(error)
+
+    # httptools; exceptions here come out of feed_data as an HttpParserError
+
+    def on_message_begin(self) -> None:
+        if self._answer is None:
+            raise ValueError("an answer that nobody asked for")
+        self._answer.heard = True
+        self._open_ended = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._head_bytes += len(name) + len(value)
+        if self._head_bytes > MAX_HEAD_BYTES:
+            raise ValueError(f"more than {MAX_HEAD_BYTES} bytes of headers")
+        assert self._answer is not None  # noqa: S101 — see on_message_begin
+        self._answer.headers.append((name, value))
+        if name.lower() in (b"content-length", b"transfer-encoding"):
+            self._open_ended = False
+
+    def on_headers_complete(self) -> None:
+        assert self._answer is not None  # noqa: S101 — see on_message_begin
+        status = self._parser.get_status_code()
+        if status < _CONTINUE:
+            self._answer.headers.clear()
+        else:
+            self._answer.begin(status)
+
+    def on_body(self, data: bytes) -> None:
+        if self._answer is not None:  # else it was closed between two callbacks
+            self._answer.take(data)
+
+    def on_message_complete(self) -> None:
+        answer = self._answer
+        if answer is None or not answer.has_begun:
+            return
+        self._answer = None
+        answer.end()
+        if self._parser.should_keep_alive():
+            self._freed(self)
+        else:
+            self._transport.close()
+
+
+class HttpAnswer:
+    """See :class:`fairgate.engines.transport.Answer`. One task reads it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._loop = asyncio.get_running_loop()
+        self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.heard = False
+        """Some bytes of it came."""
+        self._parts: list[bytes] = []
+        self._held_bytes = 0
+        self._paused = False
+        self._wants_all = False
+        self._complete = False
+        self._failure: EngineError | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._silence: asyncio.TimerHandle | None = None
+        self._idle_s = 0.0
+        self._heard_at = 0.0
+
+    @property
+    def has_begun(self) -> bool:
+        """Its status and headers are known."""
+        return self.status != 0
+
+    async def begun(self) -> None:
+        """Wait until :attr:`has_begun`. Raises ``EngineError``."""
+        while not self.has_begun:
+            await self._more()
+
+    async def read(self) -> bytes:
+        self._wants_all = True
+        while not self._complete:
+            self._go_on()
+            await self._more()
+        return self._taken()
+
+    async def part(self) -> bytes:
+        while not self._parts and not self._complete:
+            await self._more()
+        return self._taken()
+
+    async def parts(self) -> AsyncIterator[bytes]:
+        while part := await self.part():
+            yield part
+
+    def limit_silence(self, idle_s: float) -> None:
+        self._idle_s, self._heard_at = idle_s, self._loop.time()
+        if not self._complete:
+            self._silence = self._loop.call_later(idle_s, self._check_silence)
+
+    def close(self) -> None:
+        self._stop_listening()
+        if not self._complete and self._failure is None:
+            self._failure = EngineError("closed")
+            self._connection.close()
+
+    # The reader's side
+
+    async def _more(self) -> None:
+        """Wait until something changes. Cancelled: nothing is lost."""
+        if self._failure is not None:
+            raise self._failure
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _taken(self) -> bytes:
+        if not self._parts and self._failure is not None:
+            raise self._failure
+        data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        self._parts.clear()
+        self._held_bytes = 0
+        self._go_on()
+        return data
+
+    def _go_on(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._heard_at = self._loop.time()
+            if not self._complete and self._failure is None:
+                self._connection.resume()
+
+    def _check_silence(self) -> None:
+        left = self._heard_at + self._idle_s - self._loop.time()
+        if self._paused:
+            left = self._idle_s  # it is we who do not listen
+        if left > 0:
+            self._silence = self._loop.call_later(left, self._check_silence)
+        else:
+            self._connection.close()
+            self.fail(EngineError(f"silent for {self._idle_s:g} s"))
+
+    # The connection's side
+
+    def begin(self, status: int) -> None:
+        self.status = status
+        self._wake()
+
+    def take(self, data: bytes) -> None:
+        self._parts.append(data)
+        self._held_bytes += len(data)
+        if self._silence is not None:
+            self._heard_at = self._loop.time()
+        if not self._wants_all:
+            self._wake()
+            if self._held_bytes > HIGH_WATER_BYTES and not self._paused:
+                self._paused = True
+                self._connection.pause()
+
+    def end(self) -> None:
+        self._complete = True
+        self._stop_listening()
+        if self._paused:
+            self._paused = False
+            self._connection.resume()
+        self._wake()
+
+    def fail(self, error: EngineError) -> None:
+        if not self._complete and self._failure is None:
+            self._failure = error
+            self._stop_listening()
+            self._wake()
+
+    def _stop_listening(self) -> None:
+        if self._silence is not None:
+            self._silence.cancel()
+            self._silence = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
