@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import cast
 
-from httptools import HttpParserError, HttpResponseParser
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from fairgate.errors import EngineError
 
@@ -72,8 +72,10 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """Give it up: an engine that is still at work on the answer is told by that."""
-        self._answer = None
+        answer, self._answer = self._answer, None
         self._transport.abort()
+        if answer is not None:
+            answer.fail(EngineError("closed"))
 
     # asyncio.Protocol
 
@@ -86,7 +88,7 @@ class Connection(asyncio.Protocol):
             return
         try:
             self._parser.feed_data(data)
-        except HttpParserError as error:
+        except (HttpParserError, HttpParserUpgrade) as error:
             self._fail(EngineError(f"no readable HTTP: {error}"))
 
     def eof_received(self) -> None:
@@ -106,10 +108,9 @@ class Connection(asyncio.Protocol):
             answer.fail(EngineError(type(exc).__name__ if exc else "connection closed"))
 
     def _fail(self, error: EngineError) -> None:
-        answer = self._answer
+        if self._answer is not None:
+            self._answer.fail(error)
         self.close()
-        if answer is not None:
-            answer.fail(error)
 
     # httptools; exceptions here come out of feed_data as an HttpParserError
 
@@ -245,8 +246,8 @@ class HttpAnswer:
         if left > 0:
             self._silence = self._loop.call_later(left, self._check_silence)
         else:
-            self._connection.close()
             self.fail(EngineError(f"silent for {self._idle_s:g} s"))
+            self._connection.close()
 
     # The connection's side
 
