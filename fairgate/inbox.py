@@ -15,7 +15,7 @@ from starlette.types import Message, Receive
 from fairgate.errors import BadRequest, BodyTooLarge
 from fairgate.within import Within, was_the_only_cause
 
-_SOON_S = 0.01
+_SOON_S = 0.05
 _DROPPED_BYTES = 1 << 20
 _DROPPING_S = 1.0
 

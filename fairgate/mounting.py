@@ -67,6 +67,7 @@ class OwnRuntime:
     def __init__(self, open_runtime: Callable[[], AbstractAsyncContextManager[Runtime]]) -> None:
         self._open = open_runtime
         self._holder: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._ready: asyncio.Future[Runtime]
         self._stop: asyncio.Event
         self.runtime: Runtime | None = None
@@ -78,6 +79,8 @@ class OwnRuntime:
         Raises what the start raises (``StoreError``); the next call tries again. Cancelled: the
         start goes on for those who come after. Raises ``RuntimeError`` on a second event loop.
         """
+        if self.runtime is not None and self._loop is asyncio.get_running_loop():
+            return self.runtime
         holder = self._hold()
         if self.runtime is not None:
             return self.runtime
@@ -96,6 +99,7 @@ class OwnRuntime:
             if holder.get_loop() is not loop:
                 raise RuntimeError("this FairGate runs on another event loop; make one for each")
             return holder
+        self._loop = loop
         self._ready, self._stop = loop.create_future(), asyncio.Event()
         # In an empty context: what the first request has set is not the runtime's business.
         self._holder = loop.create_task(
