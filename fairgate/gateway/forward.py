@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import structlog
 from starlette.types import Message, Receive, Scope, Send
 
@@ -19,6 +17,7 @@ from fairgate.errors import (
 )
 from fairgate.runtime import Runtime
 from fairgate.ticket import SCOPE_KEY, Ticket
+from fairgate.within import Within
 
 ATTEMPTS = 2
 """Engines that a request is tried on: more would let one that kills engines kill them all."""
@@ -82,7 +81,7 @@ class Forwarder:
         engine = self._engine(ticket)
         timeout_s = self._runtime.config.timeouts.first_byte_s
         try:
-            async with asyncio.timeout(timeout_s):
+            with Within(timeout_s):
                 return await self._post(scope, ticket, engine)
         except EngineUnreachable as error:
             if ticket.grant is not None:
