@@ -236,6 +236,7 @@ async def test_app_raising_before_the_start_is_an_error_and_free(
 async def test_app_raising_after_the_start_breaks_off_and_costs_what_was_sent(
     server: Program, ledger: LedgerView
 ) -> None:
+    await eventually(ledger.idle)
     tokens = ledger.tokens()
     body = json.dumps(chat(stream=True) | {"model": "roomy"}).encode()
     async with raw_request(server, "raise-after", body=body) as reader:
