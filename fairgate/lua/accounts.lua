@@ -1,5 +1,5 @@
--- Accounts: what the ledger knows of one tenant, user or app. Each is read once and written once
--- per script call: `account` remembers what it loaded, `save_accounts` writes what changed.
+-- Accounts: what the ledger knows of one tenant, of one user, of an app that has limits.
+-- `account` remembers what it loaded, `save_accounts` writes what changed.
 --
 --   s, b     service counter, and the base it is relative to (see `rebase` in ledger.lua)
 --   lifted   the level it was last lifted to; it stands there until it has used its credit up
@@ -10,40 +10,34 @@
 
 local WINDOW_MS = 60000
 local DAY_MS = 86400000
-local FIELDS = {
-  's', 'b', 'lifted', 'ls', 'ub', 'waiting', 'flight', 'window', 'rc', 'rp', 'tc', 'tp', 'day', 'du',
-}
 local accounts = {}
 
-local function account(account_key)
-  local found = accounts[account_key]
-  if found then
-    return found
+local function new_account()
+  return {
+    new = true, s = 0, b = 0, lifted = 0, ls = 0, ub = 0, waiting = 0, flight = 0, window = 0,
+    rc = 0, rp = 0, tc = 0, tp = 0, day = 0, du = 0,
+  }
+end
+
+local function account(name)
+  local a = accounts[name]
+  if not a then
+    a = {}
+    a.s, a.b, a.lifted, a.ls, a.ub, a.waiting, a.flight, a.window, a.rc, a.rp, a.tc, a.tp, a.day,
+      a.du = read_record(name)
+    if not a.s then
+      a = new_account()
+    end
+    accounts[name] = a
   end
-  local values = call('HMGET', account_key, unpack(FIELDS))
-  found = {new = not values[1], stored = {}}
-  for i, name in ipairs(FIELDS) do
-    local value = tonumber(values[i])
-    found[name], found.stored[name] = value or 0, value
-  end
-  accounts[account_key] = found
-  return found
+  return a
 end
 
 local function save_accounts()
-  for account_key, a in pairs(accounts) do
+  for name, a in pairs(accounts) do
     if a.dirty then
-      local values = {}
-      for _, name in ipairs(FIELDS) do
-        if a[name] ~= a.stored[name] then
-          table.insert(values, name)
-          table.insert(values, a[name])
-        end
-      end
-      if values[1] then
-        call('HSET', account_key, unpack(values))
-      end
-      call('PEXPIRE', account_key, settings.state_ttl_ms)
+      write_record(name, settings.state_ttl_ms, a.s, a.b, a.lifted, a.ls, a.ub, a.waiting,
+        a.flight, a.window, a.rc, a.rp, a.tc, a.tp, a.day, a.du)
     end
   end
 end

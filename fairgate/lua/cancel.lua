@@ -12,5 +12,5 @@ end
 finish(r, 0, 0, true, now)
 local grants = {}
 grant_waiting(r.lane, now, grants) -- whoever stood behind it may fit
-save_accounts()
+save()
 return {'1', unpack(deliver(grants, ARGV[3]))}

@@ -20,35 +20,55 @@ local function clock(override)
   return t[1] * 1000 + t[2] / 1000
 end
 
-local SETTINGS = {
-  'epoch', 'order', 'throttle', 'interactions', 'normalise_tenant', 'normalise_user', 'levels',
-  'advantage', 'idle_credit', 'patience_ms', 'backfill', 'quantile', 'idle_ms', 'max_calls',
-  'max_tokens', 'state_ttl_ms', 'lanes', 'headroom', 'max_score', 'last_served', 'base',
-}
+-- Records: most of what the pool knows of one thing is one string, read once and written once per
+-- script call. It is FORMAT and then the values in msgpack. FORMAT changes whenever any record's
+-- values do: what another version left counts as nothing, and is written over.
+local FORMAT = 1 -- below 128, so that it is the first byte
+
+-- The values of a record; none if there is no such record.
+local function unpack_record(packed)
+  if type(packed) == 'string' and string.byte(packed) == FORMAT then
+    return select(2, cmsgpack.unpack(packed))
+  end
+end
+
+local function pack_record(...)
+  return cmsgpack.pack(FORMAT, ...)
+end
+
+local function read_record(name)
+  return unpack_record(redis.pcall('GET', name)) -- an error: the key is of another type
+end
+
+-- `ttl_ms`: milliseconds after which the record goes; nil for never.
+local function write_record(name, ttl_ms, ...)
+  if ttl_ms then
+    call('SET', name, pack_record(...), 'PX', ttl_ms)
+  else
+    call('SET', name, pack_record(...))
+  end
+end
+
+-- The policy is a record that `renew` writes, `rules`; beside it stand the base of the tenants'
+-- counters and the counter of whom was served last.
 local settings
 
 -- False when the store does not know the pool (never configured, or restarted empty).
 local function load_settings()
-  local values = call('HMGET', KEYS[1], unpack(SETTINGS))
-  if not values[1] then
+  local values = call('HMGET', KEYS[1], 'rules', 'base', 'last_served')
+  settings = unpack_record(values[1])
+  if not settings then
     return false
   end
-  settings = {}
-  for i, name in ipairs(SETTINGS) do
-    settings[name] = tonumber(values[i]) or values[i]
-  end
-  settings.base = settings.base or 0
-  settings.last_served = settings.last_served or 0
-  settings.fair = settings.order == 'fair'
-  settings.lane_names = {}
-  for lane in string.gmatch(settings.lanes, '[^,]+') do
-    table.insert(settings.lane_names, lane)
-  end
-  settings.headroom_of = {}
-  for lane, share in string.gmatch(settings.headroom or '', ',([^=]+)=([^,]+)') do
-    settings.headroom_of[lane] = settings.fair and tonumber(share) or nil
-  end
+  settings.base = tonumber(values[2]) or 0
+  settings.last_served = tonumber(values[3]) or 0
   return true
+end
+
+local function save_settings()
+  if settings.dirty then
+    call('HSET', KEYS[1], 'base', settings.base, 'last_served', settings.last_served)
+  end
 end
 
 local function gateway_lives(gateway, now)

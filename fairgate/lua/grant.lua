@@ -4,34 +4,31 @@ local MAX_GRANTS = 256 -- per script call, so that a lane coming up does not blo
 local BACKFILL_LOOKS = 16
 local HEADROOM_LOOKS = 16
 
--- What a grant changes of a request that waited.
-local GRANTED = {'state', 'engine', 'held_kv', 'expected'}
-
-local function grant(r, engine, now)
+local function grant(r, engine, held_kv, now)
   local t, u = load_counters(r)
-  r.state, r.engine = 'granted', engine
+  r.state, r.engine, r.held_kv = 'granted', engine, held_kv
   occupy(r, 1)
   note_running(r, 1)
   charge(r, r.cost)
   rebase(r)
-  settings.last_served, t.ls = standing(t), standing(u)
-  call('HSET', KEYS[1], 'last_served', settings.last_served)
+  settings.last_served, t.ls, settings.dirty = standing(t), standing(u), true
   call('ZADD', key('held', r.gateway), now, r.id)
-  save_request(r, r.queued_at and GRANTED)
+  save_request(r)
 end
 
 -- How fast the lane's line moves: mean milliseconds between grants from it, and what that would be if
 -- one came now.
 local function pace_with(lane, now)
-  local v = call('HMGET', key('lane', lane), 'pace_ms', 'granted_at')
-  local pace, since = tonumber(v[1]) or 0, now - (tonumber(v[2]) or now)
-  local gap = math.min(since, 60000)
+  local record = lane_record(lane)
+  local pace = record.pace_ms or 0
+  local gap = math.min(now - (record.granted_at or now), 60000)
   return pace, pace > 0 and pace + (gap - pace) / 16 or gap
 end
 
 local function note_pace(lane, now)
+  local record = lane_record(lane)
   local _, pace = pace_with(lane, now)
-  call('HSET', key('lane', lane), 'granted_at', now, 'pace_ms', pace)
+  record.granted_at, record.pace_ms, record.dirty = now, pace, true
 end
 
 -- Milliseconds that `ahead` requests take to leave the line; more once it stalls.
@@ -44,14 +41,13 @@ local function is_overloaded(lane, now)
   if settings.patience_ms == 0 then
     return true
   end
-  local waiting = tonumber(call('HGET', key('lane', lane), 'waiting')) or 0
-  return wait_ms(lane, waiting + 1, now) > settings.patience_ms
+  return wait_ms(lane, lane_record(lane).waiting + 1, now) > settings.patience_ms
 end
 
-local function grant_from_line(r, engine, now, grants)
+local function grant_from_line(r, engine, held_kv, now, grants)
   leave_line(r)
   r.expected = expected_cost(r) -- more is known of the app than when it came
-  grant(r, engine, now)
+  grant(r, engine, held_kv, now)
   reposition_everywhere(r, r.lane)
   note_pace(r.lane, now)
   table.insert(grants, r)
@@ -64,11 +60,13 @@ local function backfill(lane, head, now, grants)
     if not r then
       return
     end
-    local engine = head.passed + r.cost <= settings.backfill and pick(lane, r.kv, r.avoid)
-    if engine then
-      head.passed = head.passed + r.cost
-      call('HSET', key('request', head.id), 'passed', head.passed)
-      return grant_from_line(r, engine, now, grants)
+    if head.passed + r.cost <= settings.backfill then
+      local engine, held_kv = pick(lane, r.kv, r.avoid)
+      if engine then
+        head.passed = head.passed + r.cost
+        save_request(head)
+        return grant_from_line(r, engine, held_kv, now, grants)
+      end
     end
   end
 end
@@ -83,15 +81,18 @@ local function next_in_line(lane)
   end
 end
 
--- Work conservation: as long as the head of the line fits, it goes. Appends to `grants`. A full lane
--- is the usual case under load, so that is asked before anything is read of who waits.
+-- Work conservation: as long as the head of the line fits, it goes. Appends to `grants`. An empty
+-- line and a full lane are the usual cases, so those are asked before anything is read of who waits.
 local function grant_next(lane, now, grants)
-  while #grants < MAX_GRANTS and has_room(lane) do
+  while #grants < MAX_GRANTS and lane_record(lane).waiting > 0 and has_room(lane) do
     local r = next_in_line(lane)
-    local engine = r and pick(lane, r.kv, r.avoid)
+    local engine, held_kv
+    if r then
+      engine, held_kv = pick(lane, r.kv, r.avoid)
+    end
     local before = #grants
     if engine then
-      grant_from_line(r, engine, now, grants)
+      grant_from_line(r, engine, held_kv, now, grants)
     elseif r and settings.backfill > 0 then
       backfill(lane, r, now, grants)
     end
@@ -146,8 +147,8 @@ end
 local function correct(r, tokens, requests, now)
   count(tenant_account(r), requests, tokens - r.tokens, now)
   count(user_account(r), requests, tokens - r.tokens, now)
-  if r.has_app_limits == '1' then
-    count(account(key('app', r.app)), requests, tokens - r.tokens, now)
+  if r.has_app_limits then
+    count(app_account(r), requests, tokens - r.tokens, now)
   end
 end
 
@@ -159,40 +160,41 @@ end
 
 local CALL_MS = 3600000 -- longest call during which an interaction does not count as idle
 
--- The clock that decides is the script's own; the key's expiry only frees the memory.
-local function keep_interaction(interaction, ttl_ms, now)
-  call('HSET', interaction, 'until', now + ttl_ms)
-  call('PEXPIRE', interaction, ttl_ms)
+-- Interactions: their record is state ('admitted' or 'refused'), calls, tokens, and until when it is
+-- good. The clock that decides is the script's own; the key's expiry only frees the memory.
+local function load_interaction(name)
+  local i = {}
+  i.state, i.calls, i.tokens, i.until_ms = read_record(key('interaction', name))
+  return i
+end
+
+local function save_interaction(name, i, ttl_ms, now)
+  write_record(key('interaction', name), ttl_ms, i.state, i.calls, i.tokens, now + ttl_ms)
 end
 
 -- A call that was served counts with its tokens; a void one leaves the interaction as it was before.
 local function close_call(r, tokens, void, now)
-  if r.interaction == '' then
+  local i = r.interaction ~= '' and load_interaction(r.interaction) or {}
+  if i.state ~= 'admitted' then
     return
   end
-  local interaction = key('interaction', r.interaction)
-  if call('HGET', interaction, 'state') ~= 'admitted' then
-    return
+  if void then
+    i.calls = i.calls - 1
+    if i.calls <= 0 then
+      call('DEL', key('interaction', r.interaction))
+      return
+    end
   end
-  if void and call('HINCRBY', interaction, 'calls', -1) <= 0 then
-    call('DEL', interaction)
-    return
-  end
-  call('HINCRBY', interaction, 'tokens', tokens)
-  keep_interaction(interaction, settings.idle_ms, now)
+  i.tokens = i.tokens + tokens
+  save_interaction(r.interaction, i, settings.idle_ms, now)
 end
 
 -- The interaction goes on under another id as well, with the calls and tokens it has had so far, so
 -- that a chain of responses keeps one interaction's bounds. A first call begins it.
 local function continue_as(r, name, tokens, now)
-  local seen = {}
-  if r.interaction ~= '' then
-    seen = call('HMGET', key('interaction', r.interaction), 'calls', 'tokens')
-  end
-  local interaction = key('interaction', name)
-  call('HSET', interaction, 'state', 'admitted', 'calls', tonumber(seen[1]) or 1,
-    'tokens', tonumber(seen[2]) or tokens)
-  keep_interaction(interaction, settings.idle_ms, now)
+  local seen = r.interaction ~= '' and load_interaction(r.interaction) or {}
+  local i = {state = 'admitted', calls = seen.calls or 1, tokens = seen.tokens or tokens}
+  save_interaction(name, i, settings.idle_ms, now)
 end
 
 -- Ends a request in whatever state it is: actual cost and tokens replace the estimates, capacity and
@@ -229,8 +231,7 @@ local function sweep_lease(r, now)
   call('ZREM', key('held', r.gateway), r.id)
   close_flight(r, r.tokens, 0, now)
   r.state = 'swept'
-  call('HSET', key('request', r.id), 'state', 'swept')
-  call('PEXPIRE', key('request', r.id), SWEPT_MS)
+  save_request(r, SWEPT_MS)
 end
 
 -- Frees up to `budget` requests of one gateway whose heartbeat stopped. Returns lanes to look at.
@@ -265,4 +266,12 @@ local function sweep(now, budget)
     call('HDEL', PREFIX .. 'joined', gateway)
   end
   return lanes
+end
+
+-- Writes what the script changed of the records that are kept until its end.
+local function save()
+  save_settings()
+  save_accounts()
+  save_lanes()
+  save_profiles()
 end

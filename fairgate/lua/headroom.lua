@@ -3,16 +3,23 @@
 -- was alone for a minute has the whole lane as its share. Lanes without headroom skip all of this.
 --
 -- 'active:<lane>' scores tenants by their last arrival, 'weights:<lane>' holds their weights,
--- 'running:<lane>' their granted requests; 'lane:<lane>' the limit and the weights' sum, which every
--- renew sets right.
+-- 'running:<lane>' their granted requests; the lane's record has the weights' sum.
 
 local ACTIVE_MS = 60000
+local FORGOTTEN = 500 -- at most, per lane and heartbeat
+
+local function change_active_weight(lane, change)
+  local record = lane_record(lane)
+  record.active_weight, record.dirty = record.active_weight + change, true
+end
 
 local function note_active(r, now)
   if settings.headroom_of[r.lane] then
     call('ZADD', key('active', r.lane), now, r.tenant)
-    if call('HSET', key('weights', r.lane), r.tenant, r.tenant_weight) == 1 then
-      call('HINCRBYFLOAT', key('lane', r.lane), 'active_weight', r.tenant_weight)
+    local before = tonumber(call('HGET', key('weights', r.lane), r.tenant)) or 0
+    if before ~= r.tenant_weight then
+      call('HSET', key('weights', r.lane), r.tenant, r.tenant_weight)
+      change_active_weight(r.lane, r.tenant_weight - before)
     end
   end
 end
@@ -26,17 +33,25 @@ local function note_running(r, change)
   end
 end
 
--- Sum of the weights of those who sent something within the last minute; forgets the others.
-local function active_weight(lane, now)
-  for _, tenant in ipairs(call('ZRANGEBYSCORE', key('active', lane), '-inf', now - ACTIVE_MS)) do
-    call('HDEL', key('weights', lane), tenant)
-    call('ZREM', key('active', lane), tenant)
+-- Forgets those who sent nothing within the last minute, some at a time. The sum of weights begins
+-- anew when nobody is left, so that what rounding left of it does not add up.
+local function forget_inactive(lane, now)
+  local active, weights = key('active', lane), key('weights', lane)
+  local gone = call('ZRANGEBYSCORE', active, '-inf', now - ACTIVE_MS, 'LIMIT', 0, FORGOTTEN)
+  if not gone[1] then
+    return
   end
   local sum = 0
-  for _, weight in ipairs(call('HVALS', key('weights', lane))) do
-    sum = sum + tonumber(weight)
+  for _, weight in ipairs(call('HMGET', weights, unpack(gone))) do
+    sum = sum + (tonumber(weight) or 0)
   end
-  return sum
+  call('HDEL', weights, unpack(gone))
+  call('ZREM', active, unpack(gone))
+  if call('EXISTS', active) == 1 then
+    change_active_weight(lane, -sum)
+  else
+    change_active_weight(lane, -lane_record(lane).active_weight)
+  end
 end
 
 local function free_sequences(lane)
@@ -55,13 +70,11 @@ local function may_take(r, lane)
   if not headroom then
     return true
   end
-  local v = call('HMGET', key('lane', lane), 'limit', 'active_weight')
-  local limit = tonumber(v[1]) or 0
+  local limit, others = lane_record(lane).limit, lane_record(lane).active_weight
   if free_sequences(lane) > headroom * limit then
     return true
   end
   local running = tonumber(call('HGET', key('running', lane), r.tenant)) or 0
-  local others = tonumber(v[2]) or 0
   if call('HEXISTS', key('weights', lane), r.tenant) == 1 then
     others = math.max(0, others - r.tenant_weight)
   end

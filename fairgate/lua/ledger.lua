@@ -2,11 +2,18 @@
 -- FairServe (arXiv 2411.15997) normalises by the app's expected cost; VTC (arXiv 2401.00588) lifts.
 
 local function tenant_account(r)
-  return account(key('tenant', r.tenant))
+  r.tenant_account = r.tenant_account or account(key('tenant', r.tenant))
+  return r.tenant_account
 end
 
 local function user_account(r)
-  return account(key('user', r.tenant .. ':' .. r.user))
+  r.user_account = r.user_account or account(key('user', r.tenant .. ':' .. r.user))
+  return r.user_account
+end
+
+-- Only apps that have limits of their own have an account.
+local function app_account(r)
+  return account(key('rates', r.app))
 end
 
 -- The lines a request stands in: which tenant and which user it is told apart by.
@@ -42,10 +49,8 @@ end
 -- distort the measure of another's users by naming the same app for other things. Until the first
 -- one has ended, a request is measured against itself.
 local function expected_cost(r)
-  local own = settings.levels ~= 'user'
-  local profile = own and key('profile', r.tenant .. ':' .. r.app) or key('app', r.app)
-  local mean = call('HGET', profile, 'mean_cost')
-  return math.max(tonumber(mean) or r.cost, 1e-6)
+  local measure = settings.levels ~= 'user' and own_profile(r) or pool_profile(r.app)
+  return math.max(measure.mean_cost or r.cost, 1e-6)
 end
 
 local function tenant_units(r, cost)
@@ -120,8 +125,7 @@ local function credit_of(r)
   if settings.idle_credit == 0 then
     return 0
   end
-  local sequences = tonumber(call('HGET', key('lane', r.lane), 'limit')) or 0
-  return settings.idle_credit * sequences * r.expected
+  return settings.idle_credit * lane_record(r.lane).limit * r.expected
 end
 
 local function lift_to(a, level, credit)
@@ -173,7 +177,7 @@ local function rebase(r)
     end
     settings.base = settings.base + delta
     settings.last_served = math.max(0, settings.last_served - delta)
-    call('HSET', KEYS[1], 'base', settings.base, 'last_served', settings.last_served)
+    settings.dirty = true
     settle_base(t, settings.base)
   end
   if u.s > settings.max_score then
@@ -185,43 +189,5 @@ local function rebase(r)
     end
     t.ub, t.ls, t.dirty = t.ub + delta, math.max(0, t.ls - delta), true
     settle_base(u, t.ub)
-  end
-end
-
--- Learns from a finished request: running mean of cost and of bytes per prompt token, and a quantile
--- of output lengths by stochastic approximation in log space. Old requests fade after `MEMORY`.
-local MEMORY = 2000
-
-local function learn_own_mean(r, cost)
-  local profile = key('profile', r.tenant .. ':' .. r.app)
-  local old = call('HMGET', profile, 'samples', 'mean_cost')
-  local samples = math.min((tonumber(old[1]) or 0) + 1, MEMORY)
-  local mean = tonumber(old[2]) or cost
-  call('HSET', profile, 'samples', samples, 'mean_cost', mean + (cost - mean) / samples)
-  call('PEXPIRE', profile, settings.state_ttl_ms)
-end
-
-local function learn(r, cost, output_tokens, prompt_bytes, prompt_tokens)
-  learn_own_mean(r, cost)
-  local app_key = key('app', r.app)
-  local old = call('HMGET', app_key, 'samples', 'mean_cost', 'output_quantile', 'bytes_per_token')
-  local samples = math.min((tonumber(old[1]) or 0) + 1, MEMORY)
-  local mean = tonumber(old[2]) or cost
-  local quantile = math.max(1, tonumber(old[3]) or output_tokens)
-  local ratio = tonumber(old[4]) or 0
-  local rate = math.max(0.05, 1 / samples)
-  if output_tokens > quantile then
-    quantile = quantile * math.exp(rate * settings.quantile)
-  else
-    quantile = math.max(1, quantile * math.exp(-rate * (1 - settings.quantile)))
-  end
-  if prompt_tokens > 0 and prompt_bytes > 0 then
-    local seen = prompt_bytes / prompt_tokens
-    ratio = ratio > 0 and ratio + (seen - ratio) / math.min(samples, 200) or seen
-  end
-  call('HSET', app_key, 'samples', samples, 'mean_cost', mean + (cost - mean) / samples,
-    'output_quantile', quantile, 'bytes_per_token', ratio)
-  if not old[1] then
-    call('SADD', PREFIX .. 'apps', r.app)
   end
 end

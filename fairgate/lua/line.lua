@@ -5,37 +5,23 @@
 
 local FIRST_CALL = 2 ^ 50 -- added to the arrival number of a first call; arrivals stay far below
 
-local REQUEST = {
-  'state', 'tenant', 'user', 'app', 'lane', 'engine', 'gateway', 'cost', 'tokens', 'kv', 'held_kv',
-  'price', 'tenant_weight', 'user_weight', 'expected', 'continuation', 'interaction', 'avoid',
-  'line_tenant', 'line_user', 'passed', 'queued_at', 'has_app_limits',
-}
-local NUMBERS = {
-  cost = true, tokens = true, kv = true, held_kv = true, price = true, tenant_weight = true,
-  user_weight = true, expected = true, passed = true, queued_at = true,
-}
-
+-- A request's record, from its arrival until it is settled. `state` is waiting, granted or swept;
+-- `held_kv` are the KV tokens that it takes of its engine, `passed` the service units that others
+-- passed it with.
 local function load_request(id)
-  local values = call('HMGET', key('request', id), unpack(REQUEST))
-  if not values[1] then
-    return nil
-  end
   local r = {id = id}
-  for i, name in ipairs(REQUEST) do
-    r[name] = NUMBERS[name] and (tonumber(values[i]) or 0) or values[i]
-  end
-  return r
+  r.state, r.tenant, r.user, r.app, r.lane, r.engine, r.gateway, r.cost, r.tokens, r.kv, r.held_kv,
+    r.price, r.tenant_weight, r.user_weight, r.expected, r.continuation, r.interaction, r.avoid,
+    r.line_tenant, r.line_user, r.passed, r.has_app_limits
+    = read_record(key('request', id))
+  return r.state and r or nil
 end
 
-local function save_request(r, fields)
-  local values = {}
-  for _, name in ipairs(fields or REQUEST) do
-    if r[name] then
-      table.insert(values, name)
-      table.insert(values, r[name])
-    end
-  end
-  call('HSET', key('request', r.id), unpack(values))
+local function save_request(r, ttl_ms)
+  write_record(key('request', r.id), ttl_ms,
+    r.state, r.tenant, r.user, r.app, r.lane, r.engine, r.gateway, r.cost, r.tokens, r.kv, r.held_kv,
+    r.price, r.tenant_weight, r.user_weight, r.expected, r.continuation, r.interaction, r.avoid,
+    r.line_tenant, r.line_user, r.passed, r.has_app_limits)
 end
 
 local function tenants_key(lane)
@@ -118,7 +104,7 @@ end
 
 -- Where a request stands among those of its user.
 local function place_of(r, arrival)
-  if r.continuation == '1' and settings.fair then
+  if r.continuation and settings.fair then
     return arrival
   end
   return arrival + FIRST_CALL
@@ -126,26 +112,27 @@ end
 
 local function enqueue(r, now)
   local arrival = place_of(r, call('INCR', PREFIX .. 'arrivals'))
-  local t, u = tenant_account(r), user_account(r)
-  r.state, r.queued_at = 'waiting', now
+  local t, u, lane = tenant_account(r), user_account(r), lane_record(r.lane)
+  r.state = 'waiting'
   save_request(r)
   call('ZADD', requests_key(r), arrival, r.id)
   call('SADD', key('waiting', r.gateway), r.id)
-  if call('HINCRBY', key('lane', r.lane), 'waiting', 1) == 1 then
-    call('HSET', key('lane', r.lane), 'granted_at', now) -- the pace is that of a line that moves
+  if lane.waiting == 0 then
+    lane.granted_at = now -- the pace is that of a line that moves
   end
-  t.waiting, u.waiting, t.dirty, u.dirty = t.waiting + 1, u.waiting + 1, true, true
+  lane.waiting, t.waiting, u.waiting = lane.waiting + 1, t.waiting + 1, u.waiting + 1
+  lane.dirty, t.dirty, u.dirty = true, true, true
   reposition(r, r.lane)
 end
 
 -- The caller repositions afterwards, once the counters are as they will be.
 local function leave_line(r)
-  local t, u = tenant_account(r), user_account(r)
+  local t, u, lane = tenant_account(r), user_account(r), lane_record(r.lane)
   call('ZREM', requests_key(r), r.id)
   call('SREM', key('waiting', r.gateway), r.id)
-  call('HINCRBY', key('lane', r.lane), 'waiting', -1)
+  lane.waiting = math.max(0, lane.waiting - 1)
   t.waiting, u.waiting = math.max(0, t.waiting - 1), math.max(0, u.waiting - 1)
-  t.dirty, u.dirty = true, true
+  lane.dirty, t.dirty, u.dirty = true, true, true
 end
 
 -- The request that is next in a lane: the tenant with least S_t, its user with least S_u. `nth`
@@ -179,7 +166,7 @@ local function line_up_again(lane)
   for _, w in ipairs(waiting) do
     local r = load_request(w.id)
     r.line_tenant, r.line_user = line_names(r.tenant, r.user)
-    save_request(r, {'line_tenant', 'line_user'})
+    save_request(r)
     call('ZADD', requests_key(r), place_of(r, w.arrival), r.id)
     reposition(r, lane)
   end

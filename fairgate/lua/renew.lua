@@ -30,32 +30,25 @@ local LANE_LEASES = 10
 local function join_lanes(own)
   for lane in string.gmatch(own.lanes, '[^,]+') do
     call('ZADD', PREFIX .. 'lanes', now + LANE_LEASES * lease_ms, lane)
-    call('HDEL', key('lane', lane), 'headroom')
+    call('HDEL', PREFIX .. 'headroom', lane)
   end
   for lane, share in string.gmatch(own.headroom or '', ',([^=]+)=([^,]+)') do
-    call('HSET', key('lane', lane), 'headroom', share)
+    call('HSET', PREFIX .. 'headroom', lane, share)
   end
   call('ZREMRANGEBYSCORE', PREFIX .. 'lanes', '-inf', '(' .. string.format('%.0f', now))
-  local names = call('ZRANGE', PREFIX .. 'lanes', 0, -1)
-  table.sort(names)
-  own.lanes, own.headroom = '', ''
-  for _, lane in ipairs(names) do
-    own.lanes = own.lanes .. ',' .. lane
-    local share = call('HGET', key('lane', lane), 'headroom')
-    if share then
-      own.headroom = own.headroom .. ',' .. lane .. '=' .. share
-    end
+  own.lane_names = call('ZRANGE', PREFIX .. 'lanes', 0, -1)
+  table.sort(own.lane_names)
+  own.headroom_of = {}
+  for _, lane in ipairs(own.lane_names) do
+    own.headroom_of[lane] = own.fair and tonumber(call('HGET', PREFIX .. 'headroom', lane)) or nil
   end
+  own.lanes, own.headroom = nil, nil
 end
 
 local own = cjson.decode(ARGV[4])
+own.fair = own.order == 'fair'
 join_lanes(own)
-local values = {}
-for name, value in pairs(own) do
-  table.insert(values, name)
-  table.insert(values, value)
-end
-call('HSET', KEYS[1], unpack(values))
+call('HSET', KEYS[1], 'rules', pack_record(own))
 call('HSETNX', KEYS[1], 'epoch', gateway .. '@' .. string.format('%.0f', now))
 local new_rules = line_rules()
 if old_rules and old_rules ~= new_rules then
@@ -70,9 +63,10 @@ else
   call('ZADD', gateways_key, now + lease_ms, gateway)
 end
 
-for _, lane in ipairs(cjson.decode(ARGV[5])) do
-  call('HSET', key('lane', lane.name), 'max_waiting', lane.max_waiting,
-    'max_waiting_per_tenant', lane.max_waiting_per_tenant)
+for _, queue in ipairs(cjson.decode(ARGV[5])) do
+  local lane = lane_record(queue.name)
+  lane.max_waiting, lane.max_waiting_per_tenant = queue.max_waiting, queue.max_waiting_per_tenant
+  lane.dirty = true
 end
 
 -- The adaptive limit: additive increase while it binds and the engine has room, multiplicative
@@ -131,15 +125,17 @@ for _, lane in ipairs(settings.lane_names) do
     lane_stats.seqs = lane_stats.seqs + seqs
   end
   stats[lane] = lane_stats
-  call('HSET', key('lane', lane), 'limit', lane_stats.limit,
-    'active_weight', settings.headroom_of[lane] and active_weight(lane, now) or 0)
+  lane_record(lane).limit, lane_record(lane).dirty = lane_stats.limit, true
+  if settings.headroom_of[lane] then
+    forget_inactive(lane, now)
+  end
 end
 grant_waiting(settings.lane_names[1], now, grants)
-save_accounts()
+save()
 
 for lane, lane_stats in pairs(stats) do
   lane_stats.free = free_sequences(lane)
-  lane_stats.waiting = tonumber(call('HGET', key('lane', lane), 'waiting')) or 0
+  lane_stats.waiting = lane_record(lane).waiting
 end
 
 local missed = deliver(grants, gateway)
@@ -150,16 +146,22 @@ for _, id in ipairs(call('ZRANGEBYSCORE', key('held', gateway), ARGV[7], '+inf')
   end
 end
 
+local function exact(number)
+  return string.format('%.17g', number)
+end
+
 local apps = {}
 for _, app in ipairs(call('SMEMBERS', PREFIX .. 'apps')) do
-  local v = call('HMGET', key('app', app), 'samples', 'mean_cost', 'output_quantile', 'bytes_per_token')
-  if v[1] then
-    table.insert(apps, {app, v[1], v[2], v[3], v[4]})
+  local p = pool_profile(app)
+  if p.samples then
+    table.insert(apps, {
+      app, exact(p.samples), exact(p.mean_cost), exact(p.output_quantile), exact(p.bytes_per_token),
+    })
   end
 end
 
 return cjson.encode({
-  epoch = settings.epoch,
+  epoch = call('HGET', KEYS[1], 'epoch'),
   now = string.format('%.3f', now),
   joined = call('HGET', PREFIX .. 'joined', gateway),
   gateways = call('ZCOUNT', gateways_key, now, '+inf'),

@@ -23,5 +23,5 @@ if ARGV[7] == '1' then
 end
 local grants = {}
 grant_waiting(r.lane, now, grants)
-save_accounts()
+save()
 return {'1', unpack(deliver(grants, ARGV[3]))}

@@ -38,7 +38,7 @@ local function other_weight()
   end
   local sum = 0
   for name, weight in pairs(cjson.decode(ARGV[4])) do
-    if name ~= tenant and (tonumber(call('HGET', key('tenant', name), 'flight')) or 0) > 0 then
+    if name ~= tenant and account(key('tenant', name)).flight > 0 then
       sum = sum + weight
     end
   end
@@ -49,15 +49,9 @@ local function size(lane, a_tenant, a_user)
   return call('ZCARD', requests_key({lane = lane, line_tenant = a_tenant, line_user = a_user}))
 end
 
--- What the next request of a line adds to the counters; only the fields that tell it.
 local function next_request(lane, a_tenant, a_user)
   local place = {lane = lane, line_tenant = a_tenant, line_user = a_user}
-  local id = call('ZRANGE', requests_key(place), 0, 0)[1]
-  local v = call('HMGET', key('request', id), 'cost', 'expected', 'tenant_weight', 'user_weight')
-  return {
-    cost = tonumber(v[1]), expected = tonumber(v[2]), tenant_weight = tonumber(v[3]),
-    user_weight = tonumber(v[4]),
-  }
+  return load_request(call('ZRANGE', requests_key(place), 0, 0)[1])
 end
 
 -- Grants that the others of a line get before `own` gets one at the counter `level`, if nobody else
@@ -89,7 +83,7 @@ local function tenants_turns(lane, own_turns)
     if not tenants_seen[lane .. ':' .. name] then
       local a_user = call('ZRANGE', users_key({lane = lane, line_tenant = name}), 0, 0)[1]
       local r = next_request(lane, name, a_user)
-      local waiting = tonumber(call('HGET', key('tenant', name), 'waiting'))
+      local waiting = account(key('tenant', name)).waiting
       tenants_seen[lane .. ':' .. name] = {math.max(tenant_units(r, r.cost), HAIR), waiting}
     end
     return unpack(tenants_seen[lane .. ':' .. name])
@@ -115,8 +109,8 @@ end
 local function scan(lane, by_user)
   local place = {lane = lane, line_tenant = line_tenant, line_user = line_user}
   for i, id in ipairs(call('ZRANGE', requests_key(place), 0, SCANNED - 1)) do
-    local owner = call('HMGET', key('request', id), 'tenant', 'user')
-    if owner[1] == tenant and (not by_user or owner[2] == user) then
+    local owner = load_request(id)
+    if owner.tenant == tenant and (not by_user or owner.user == user) then
       return i - 1
     end
   end
@@ -151,10 +145,9 @@ local function lane_view(lane)
   for _, engine in ipairs(call('SMEMBERS', key('engines', lane))) do
     running = running + (tonumber(call('HGET', engine_key(lane, engine), 'seqs')) or 0)
   end
-  local v = call('HMGET', key('lane', lane), 'waiting', 'pace_ms')
   return {
     name = lane, engines = call('ZCARD', free_key(lane)), free = free_sequences(lane),
-    waiting = tonumber(v[1]) or 0, pace_ms = tonumber(v[2]),
+    waiting = lane_record(lane).waiting, pace_ms = lane_record(lane).pace_ms,
     tenant = tenants_place(lane), user = users_place(lane),
   }
 end
