@@ -15,22 +15,22 @@
 --       view, if there are limits: limit, remaining, reset ms of requests, then of tokens, whichever
 --       scope is tightest
 
-local now = clock(ARGV[1])
+local now = fg.clock(ARGV[1])
 local id, gateway = ARGV[2], ARGV[3]
 
-if not load_settings() or not gateway_lives(gateway, now) then
+if not fg.load_settings() or not fg.gateway_lives(gateway, now) then
   return {'unknown'}
 end
 
 local function answer_queued(r)
-  return 'queued', r.lane, lane_record(r.lane).waiting, r.continuation and '1' or '0'
+  return 'queued', r.lane, fg.lane_record(r.lane).waiting, r.continuation and '1' or '0'
 end
 
 local function answer_granted(r)
-  return 'granted', r.lane, r.engine, string.format('%.0f', priority_of(r))
+  return 'granted', r.lane, r.engine, string.format('%.0f', fg.priority_of(r))
 end
 
-local known = load_request(id)
+local known = fg.load_request(id)
 if known and known.state == 'granted' then
   return {answer_granted(known)}
 elseif known and known.state == 'waiting' then
@@ -38,8 +38,8 @@ elseif known and known.state == 'waiting' then
 end
 
 local grants = {}
-for lane in pairs(sweep(now, 8)) do
-  grant_waiting(lane, now, grants)
+for lane in pairs(fg.sweep(now, 8)) do
+  fg.grant_waiting(lane, now, grants)
 end
 
 local r = {id = id, gateway = gateway, continuation = false, passed = 0}
@@ -47,22 +47,22 @@ local price_1_cost, exempt, preferred, tenant_limits, user_limits, app_limits
 r.tenant, r.tenant_weight, r.user, r.user_weight, r.app, price_1_cost, r.tokens, r.kv, r.interaction,
   exempt, r.avoid, preferred, tenant_limits, user_limits, app_limits
   = unpack(cmsgpack.unpack(ARGV[4]), 1, 15)
-r.line_tenant, r.line_user = line_names(r.tenant, r.user)
+r.line_tenant, r.line_user = fg.line_names(r.tenant, r.user)
 r.has_app_limits = app_limits ~= nil
 
 local scopes = {} -- those that have limits
 
 local function add_scope(name, limits, limited)
   if limits then
-    roll(limited, now)
+    fg.roll(limited, now)
     table.insert(scopes, {name = name, limits = limits, account = limited})
   end
 end
 
-add_scope('tenant', tenant_limits, tenant_account(r))
-add_scope('user', user_limits, user_account(r))
+add_scope('tenant', tenant_limits, fg.tenant_account(r))
+add_scope('user', user_limits, fg.user_account(r))
 if app_limits then
-  add_scope('app', app_limits, app_account(r))
+  add_scope('app', app_limits, fg.app_account(r))
 end
 
 -- Limit, remaining and reset of requests and tokens, each of the scope with least left; -1: no limit.
@@ -71,9 +71,9 @@ local function tightest(limit_name, current, previous)
   for _, scope in ipairs(scopes) do
     local limit, a = scope.limits[limit_name], scope.account
     if limit then
-      local left = math.max(0, math.floor(limit - in_sight(a[current], a[previous], now)))
+      local left = math.max(0, math.floor(limit - fg.in_sight(a[current], a[previous], now)))
       if best[1] < 0 or left < best[2] then
-        best = {limit, left, math.ceil(reset_ms(a[current], a[previous], now))}
+        best = {limit, left, math.ceil(fg.reset_ms(a[current], a[previous], now))}
       end
     end
   end
@@ -81,7 +81,7 @@ local function tightest(limit_name, current, previous)
 end
 
 local function reply(...)
-  save()
+  fg.save()
   local answer = {...}
   if scopes[1] then
     for _, view in ipairs({tightest('rpm', 'rc', 'rp'), tightest('tpm', 'tc', 'tp')}) do
@@ -90,7 +90,7 @@ local function reply(...)
       end
     end
   end
-  deliver(grants, '') -- grants of others, from the sweep or from lines this request unblocked
+  fg.deliver(grants, '') -- grants of others, from the sweep or from lines this request unblocked
   return answer
 end
 
@@ -99,16 +99,16 @@ local function throttled(limit, retry_ms)
 end
 
 -- An interaction's privilege: admitted once, its later calls are not throttled, within bounds.
-local interactive = settings.interactions == 1 and r.interaction ~= ''
+local interactive = fg.settings.interactions == 1 and r.interaction ~= ''
 local interaction = {}
 if interactive then
-  interaction = load_interaction(r.interaction)
+  interaction = fg.load_interaction(r.interaction)
   local left = (interaction.until_ms or 0) - now
   if left < 0 then
     interaction = {}
   elseif interaction.state == 'refused' then
     return throttled('interaction', math.max(1, left))
-  elseif interaction.calls < settings.max_calls and interaction.tokens < settings.max_tokens then
+  elseif interaction.calls < fg.settings.max_calls and interaction.tokens < fg.settings.max_tokens then
     r.continuation = true
   end
 end
@@ -119,7 +119,7 @@ for _, scope in ipairs(scopes) do
   if l.concurrency and a.flight >= l.concurrency then
     return throttled(scope.name .. '.concurrency', 1000)
   elseif l.daily_tokens and a.du + r.tokens > l.daily_tokens then
-    return throttled(scope.name .. '.daily_tokens', DAY_MS - now % DAY_MS)
+    return throttled(scope.name .. '.daily_tokens', fg.DAY_MS - now % fg.DAY_MS)
   end
 end
 
@@ -127,9 +127,9 @@ end
 local engine, held_kv
 for _, choice in ipairs(preferred) do
   local lane, price = unpack(choice)
-  if lane_is_up(lane) then
-    if lane_record(lane).waiting == 0 and may_take(r, lane) then
-      engine, held_kv = pick(lane, r.kv, r.avoid)
+  if fg.lane_is_up(lane) then
+    if fg.lane_record(lane).waiting == 0 and fg.may_take(r, lane) then
+      engine, held_kv = fg.pick(lane, r.kv, r.avoid)
     end
     if engine or not r.lane then
       r.lane, r.price = lane, price
@@ -147,17 +147,17 @@ end
 local function over_rate()
   for _, scope in ipairs(scopes) do
     local l, a = scope.limits, scope.account
-    if l.rpm and in_sight(a.rc, a.rp, now) + 1 > l.rpm then
-      return scope.name .. '.rpm', refill_ms(a.rc, a.rp, 1, l.rpm, now)
-    elseif l.tpm and in_sight(a.tc, a.tp, now) + r.tokens > l.tpm then
-      return scope.name .. '.tpm', refill_ms(a.tc, a.tp, r.tokens, l.tpm, now)
+    if l.rpm and fg.in_sight(a.rc, a.rp, now) + 1 > l.rpm then
+      return scope.name .. '.rpm', fg.refill_ms(a.rc, a.rp, 1, l.rpm, now)
+    elseif l.tpm and fg.in_sight(a.tc, a.tp, now) + r.tokens > l.tpm then
+      return scope.name .. '.tpm', fg.refill_ms(a.tc, a.tp, r.tokens, l.tpm, now)
     end
   end
 end
 
 local function throttles()
-  return settings.throttle == 'always'
-    or (settings.throttle == 'overload' and not engine and is_overloaded(r.lane, now))
+  return fg.settings.throttle == 'always'
+    or (fg.settings.throttle == 'overload' and not engine and fg.is_overloaded(r.lane, now))
 end
 
 if not r.continuation and not exempt then
@@ -165,7 +165,7 @@ if not r.continuation and not exempt then
   if limit and throttles() then
     if interactive then
       interaction.state = 'refused'
-      save_interaction(r.interaction, interaction, math.max(1000, math.ceil(retry_ms)), now)
+      fg.save_interaction(r.interaction, interaction, math.max(1000, math.ceil(retry_ms)), now)
     end
     return throttled(limit, math.max(1000, retry_ms))
   end
@@ -174,44 +174,44 @@ end
 -- A full line refuses, but never a tenant that holds less than an equal part of it, nor who had a
 -- place or a grant before (exempt).
 local function has_its_part_of_the_line()
-  local lane, held = lane_record(r.lane), tenant_account(r).waiting
+  local lane, held = fg.lane_record(r.lane), fg.tenant_account(r).waiting
   return held >= lane.max_waiting_per_tenant or lane.waiting >= lane.max_waiting
-    and held >= lane.max_waiting / (call('ZCARD', tenants_key(r.lane)) + 1)
+    and held >= lane.max_waiting / (redis.call('ZCARD', fg.tenants_key(r.lane)) + 1)
 end
 
 if not engine and not exempt and has_its_part_of_the_line() then
-  return throttled('queue', math.max(1000, wait_ms(r.lane, lane_record(r.lane).waiting, now)))
+  return throttled('queue', math.max(1000, fg.wait_ms(r.lane, fg.lane_record(r.lane).waiting, now)))
 end
 
 -- Every check is passed: only now anything is written.
 r.cost = price_1_cost * r.price
-r.expected = expected_cost(r)
-local t, u = tenant_account(r), user_account(r)
-count(t, 1, r.tokens, now)
-count(u, 1, r.tokens, now)
+r.expected = fg.expected_cost(r)
+local t, u = fg.tenant_account(r), fg.user_account(r)
+fg.count(t, 1, r.tokens, now)
+fg.count(u, 1, r.tokens, now)
 if app_limits then
-  count(app_account(r), 1, r.tokens, now)
+  fg.count(fg.app_account(r), 1, r.tokens, now)
 end
 t.flight, u.flight = t.flight + 1, u.flight + 1
 if interactive then
   interaction.state, interaction.calls = 'admitted', (interaction.calls or 0) + 1
   interaction.tokens = interaction.tokens or 0
-  save_interaction(r.interaction, interaction, math.max(settings.idle_ms, CALL_MS), now)
+  fg.save_interaction(r.interaction, interaction, math.max(fg.settings.idle_ms, fg.CALL_MS), now)
 end
-if settings.fair then
-  lift(r)
+if fg.settings.fair then
+  fg.lift(r)
 else
-  load_counters(r)
+  fg.load_counters(r)
 end
 
-note_active(r, now)
+fg.note_active(r, now)
 if engine then
-  grant(r, engine, held_kv, now)
-  reposition_everywhere(r) -- it may wait in other lanes
+  fg.grant(r, engine, held_kv, now)
+  fg.reposition_everywhere(r) -- it may wait in other lanes
 else
-  enqueue(r, now)
+  fg.enqueue(r, now)
 end
-grant_waiting(r.lane, now, grants)
+fg.grant_waiting(r.lane, now, grants)
 for i, granted in ipairs(grants) do
   if granted.id == id then
     r = table.remove(grants, i)

@@ -7,12 +7,12 @@
 
 local lanes = {}
 
-local function lane_record(name)
+function fg.lane_record(name)
   local lane = lanes[name]
   if not lane then
     lane = {}
     lane.waiting, lane.max_waiting, lane.max_waiting_per_tenant, lane.limit, lane.active_weight,
-      lane.pace_ms, lane.granted_at = read_record(key('lane', name))
+      lane.pace_ms, lane.granted_at = fg.read_record(fg.key('lane', name))
     if not lane.waiting then
       lane = {waiting = 0, max_waiting = 0, max_waiting_per_tenant = 0, limit = 0, active_weight = 0}
     end
@@ -21,10 +21,10 @@ local function lane_record(name)
   return lane
 end
 
-local function save_lanes()
+function fg.save_lanes()
   for name, lane in pairs(lanes) do
     if lane.dirty then
-      write_record(key('lane', name), nil, lane.waiting, lane.max_waiting,
+      fg.write_record(fg.key('lane', name), nil, lane.waiting, lane.max_waiting,
         lane.max_waiting_per_tenant, lane.limit, lane.active_weight, lane.pace_ms, lane.granted_at)
     end
   end

@@ -9,53 +9,53 @@
 local MEMORY = 2000 -- older requests fade
 local profiles = {}
 
-local function profile(name)
+function fg.profile(name)
   local p = profiles[name]
   if not p then
     p = {}
-    p.samples, p.mean_cost, p.output_quantile, p.bytes_per_token = read_record(name)
+    p.samples, p.mean_cost, p.output_quantile, p.bytes_per_token = fg.read_record(name)
     profiles[name] = p
   end
   return p
 end
 
-local function own_profile(r)
-  return profile(key('profile', r.tenant .. ':' .. r.app))
+function fg.own_profile(r)
+  return fg.profile(fg.key('profile', r.tenant .. ':' .. r.app))
 end
 
-local function pool_profile(app)
-  return profile(key('app', app))
+function fg.pool_profile(app)
+  return fg.profile(fg.key('app', app))
 end
 
-local function save_profiles()
+function fg.save_profiles()
   for name, p in pairs(profiles) do
     if p.dirty then
-      write_record(name, p.ttl_ms, p.samples, p.mean_cost, p.output_quantile, p.bytes_per_token)
+      fg.write_record(name, p.ttl_ms, p.samples, p.mean_cost, p.output_quantile, p.bytes_per_token)
     end
   end
 end
 
-local function learn_mean(p, cost)
+function fg.learn_mean(p, cost)
   p.samples = math.min((p.samples or 0) + 1, MEMORY)
   p.mean_cost = p.mean_cost or cost
   p.mean_cost = p.mean_cost + (cost - p.mean_cost) / p.samples
   p.dirty = true
 end
 
-local function learn(r, cost, output_tokens, prompt_bytes, prompt_tokens)
-  local own, p = own_profile(r), pool_profile(r.app)
-  learn_mean(own, cost)
-  own.ttl_ms = settings.state_ttl_ms
+function fg.learn(r, cost, output_tokens, prompt_bytes, prompt_tokens)
+  local own, p = fg.own_profile(r), fg.pool_profile(r.app)
+  fg.learn_mean(own, cost)
+  own.ttl_ms = fg.settings.state_ttl_ms
   if not p.samples then
-    call('SADD', PREFIX .. 'apps', r.app)
+    redis.call('SADD', fg.PREFIX .. 'apps', r.app)
   end
-  learn_mean(p, cost)
+  fg.learn_mean(p, cost)
   local quantile = math.max(1, p.output_quantile or output_tokens)
   local rate = math.max(0.05, 1 / p.samples)
   if output_tokens > quantile then
-    p.output_quantile = quantile * math.exp(rate * settings.quantile)
+    p.output_quantile = quantile * math.exp(rate * fg.settings.quantile)
   else
-    p.output_quantile = math.max(1, quantile * math.exp(-rate * (1 - settings.quantile)))
+    p.output_quantile = math.max(1, quantile * math.exp(-rate * (1 - fg.settings.quantile)))
   end
   local ratio = p.bytes_per_token or 0
   if prompt_tokens > 0 and prompt_bytes > 0 then
