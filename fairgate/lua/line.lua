@@ -135,6 +135,20 @@ function fg.leave_line(r)
   lane.dirty, t.dirty, u.dirty = true, true, true
 end
 
+-- A place whose record is gone or not to be read (see common.lua): it must not hold up the line.
+function fg.drop_place(place, id)
+  local requests, users = fg.requests_key(place), fg.users_key(place)
+  local lane = fg.lane_record(place.lane)
+  redis.call('ZREM', requests, id)
+  lane.waiting, lane.dirty = math.max(0, lane.waiting - 1), true
+  if redis.call('EXISTS', requests) == 0 then
+    redis.call('ZREM', users, place.line_user)
+  end
+  if redis.call('EXISTS', users) == 0 then
+    redis.call('ZREM', fg.tenants_key(place.lane), place.line_tenant)
+  end
+end
+
 -- The request that is next in a lane: the tenant with least S_t, its user with least S_u. `nth`
 -- counts tenants from 0: backfill looks behind the first.
 function fg.head_of_line(lane, nth)
@@ -144,7 +158,13 @@ function fg.head_of_line(lane, nth)
   end
   local place = {lane = lane, line_tenant = tenant}
   place.line_user = redis.call('ZRANGE', fg.users_key(place), 0, 0)[1]
-  return fg.load_request(redis.call('ZRANGE', fg.requests_key(place), 0, 0)[1])
+  local id = redis.call('ZRANGE', fg.requests_key(place), 0, 0)[1]
+  local r = fg.load_request(id)
+  if r then
+    return r
+  end
+  fg.drop_place(place, id)
+  return fg.head_of_line(lane, nth)
 end
 
 -- Lines up anew everybody who waits, in the order of arrival: what tells them apart has changed.
@@ -163,11 +183,19 @@ function fg.line_up_again(lane)
     redis.call('DEL', fg.users_key(place))
   end
   redis.call('DEL', fg.tenants_key(lane))
+  local one_of_each_user, standing = {}, 0
   for _, w in ipairs(waiting) do
     local r = fg.load_request(w.id)
-    r.line_tenant, r.line_user = fg.line_names(r.tenant, r.user)
-    fg.save_request(r)
-    redis.call('ZADD', fg.requests_key(r), fg.place_of(r, w.arrival), r.id)
+    if r then
+      r.line_tenant, r.line_user = fg.line_names(r.tenant, r.user)
+      fg.save_request(r)
+      local requests = fg.requests_key(r)
+      redis.call('ZADD', requests, fg.place_of(r, w.arrival), r.id)
+      one_of_each_user[requests], standing = r, standing + 1
+    end
+  end
+  for _, r in pairs(one_of_each_user) do
     fg.reposition(r, lane)
   end
+  fg.lane_record(lane).waiting, fg.lane_record(lane).dirty = standing, true
 end

@@ -660,6 +660,67 @@ def test_counters_are_rebased_long_before_they_lose_precision(
     assert abs(driver.counter("acme") - driver.counter("globex")) <= 5000
 
 
+def test_a_place_whose_record_is_gone_does_not_hold_up_the_line(make: Make) -> None:
+    driver = make(engines=ONE)
+    for i, user in enumerate(["ann", "ann", "bob"]):
+        driver.admit(f"r{i}", user=user)
+    driver.admit("next", "globex")
+    for gone in ("r1", "r2"):
+        driver.client.delete(f"fg:{{test}}:request:{gone}")
+    driver.settle("r0")
+    assert driver.running() == ["next"]
+    driver.settle("next")
+    assert driver.record("lane", "small")["waiting"] == 0
+    assert granted(driver.admit("later"))
+
+
+def test_what_another_version_left_counts_as_nothing(make: Make) -> None:
+    driver = make()
+    prefix = "fg:{test}:"
+    driver.client.hset(f"{prefix}tenant:acme", "s", 5)
+    driver.client.set(f"{prefix}user:acme:u", "?")
+    driver.client.delete(f"{prefix}lane:small")
+    driver.client.hset(f"{prefix}lane:small", "waiting", 7)
+    driver.client.hset(f"{prefix}app:chat", "samples", 7)
+    driver.client.hset(f"{prefix}request:r1", "state", "granted")
+    assert granted(driver.admit("r1", cost=100.0))
+    driver.settle("r1", 100.0, learn=True)
+    assert driver.counter("acme") == pytest.approx(100.0)
+    assert driver.beat().statistics.apps["chat"].samples == 1
+
+
+def test_who_waits_keeps_the_order_of_arrival_when_the_policy_changes(make: Make) -> None:
+    driver = make(engines=ONE)
+    driver.admit("run")
+    ids = [f"r{i}" for i in range(6)]
+    for i, request_id in enumerate(ids):
+        driver.admit(request_id, ("acme", "globex")[i < 4], user=f"u{i % 3}")
+    driver.policy = Policy(preset="fcfs")
+    driver.beat()
+    assert driver.record("lane", "small")["waiting"] == 6
+    assert order_of_grants(driver, 6) == ids
+
+
+def test_headroom_follows_the_weights_of_those_who_were_there_within_a_minute(make: Make) -> None:
+    driver = make(headroom={"small": 0.25})
+
+    def active_weight() -> float:
+        return float(driver.record("lane", "small")["active_weight"])
+
+    for name, weight in (("acme", 0.1), ("globex", 0.2), ("initech", 3.0)):
+        driver.admit(name, name, tenant_weight=weight)
+        driver.settle(name)
+    driver.admit("changed", "initech", tenant_weight=1.0)
+    driver.settle("changed")
+    assert active_weight() == pytest.approx(1.3)
+    driver.wait(30)
+    driver.admit("again", "globex", tenant_weight=0.2)
+    driver.wait(40)
+    assert active_weight() == pytest.approx(0.2)
+    driver.wait(30)
+    assert active_weight() == 0
+
+
 def test_the_view_tells_the_tightest_limit(make: Make) -> None:
     driver = make()
     reply = driver.admit(
