@@ -21,15 +21,15 @@ end
 
 function fg.account(name)
   local a = accounts[name]
-  if not a then
-    a = {}
-    a.s, a.b, a.lifted, a.ls, a.ub, a.waiting, a.flight, a.window, a.rc, a.rp, a.tc, a.tp, a.day,
-      a.du = fg.read_record(name)
-    if not a.s then
-      a = fg.new_account()
-    end
-    accounts[name] = a
+  if a then
+    return a
   end
+  local s, b, lifted, ls, ub, waiting, flight, window, rc, rp, tc, tp, day, du = fg.read_record(name)
+  a = s and {
+    s = s, b = b, lifted = lifted, ls = ls, ub = ub, waiting = waiting, flight = flight,
+    window = window, rc = rc, rp = rp, tc = tc, tp = tp, day = day, du = du,
+  } or fg.new_account()
+  accounts[name] = a
   return a
 end
 

@@ -44,8 +44,8 @@ end
 
 local r = {id = id, gateway = gateway, continuation = false, passed = 0}
 local price_1_cost, exempt, preferred, tenant_limits, user_limits, app_limits
-r.tenant, r.tenant_weight, r.user, r.user_weight, r.app, price_1_cost, r.tokens, r.kv, r.interaction,
-  exempt, r.avoid, preferred, tenant_limits, user_limits, app_limits
+r.tenant, r.tenant_weight, r.user, r.user_weight, r.app, price_1_cost, r.tokens, r.kv,
+  r.interaction, exempt, r.avoid, preferred, tenant_limits, user_limits, app_limits
   = unpack(cmsgpack.unpack(ARGV[4]), 1, 15)
 r.line_tenant, r.line_user = fg.line_names(r.tenant, r.user)
 r.has_app_limits = app_limits ~= nil
@@ -108,7 +108,8 @@ if interactive then
     interaction = {}
   elseif interaction.state == 'refused' then
     return throttled('interaction', math.max(1, left))
-  elseif interaction.calls < fg.settings.max_calls and interaction.tokens < fg.settings.max_tokens then
+  elseif interaction.calls < fg.settings.max_calls
+      and interaction.tokens < fg.settings.max_tokens then
     r.continuation = true
   end
 end

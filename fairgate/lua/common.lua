@@ -52,9 +52,9 @@ function fg.write_record(name, ttl_ms, ...)
   end
 end
 
--- `fg.settings` are the policy, a record that `renew` writes as `rules`, and beside it the base of
--- the tenants' counters and the counter of whom was served last.
--- False when the store does not know the pool (never configured, or restarted empty).
+-- Fills `fg.settings`: the policy, which is a record that `renew` writes as `rules`, the base of the
+-- tenants' counters, and the counter of whom was served last. False when the store does not know
+-- the pool (never configured, restarted empty, or of another version: the next `renew` writes it).
 function fg.load_settings()
   local values = redis.call('HMGET', KEYS[1], 'rules', 'base', 'last_served')
   fg.settings = fg.unpack_record(values[1])

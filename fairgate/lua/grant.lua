@@ -236,7 +236,8 @@ end
 
 -- Frees up to `budget` requests of one gateway whose heartbeat stopped. Returns lanes to look at.
 function fg.sweep(now, budget)
-  local gateway = redis.call('ZRANGEBYSCORE', fg.PREFIX .. 'gateways', '-inf', '(' .. now, 'LIMIT', 0, 1)[1]
+  local gateways = fg.PREFIX .. 'gateways'
+  local gateway = redis.call('ZRANGEBYSCORE', gateways, '-inf', '(' .. now, 'LIMIT', 0, 1)[1]
   local lanes = {}
   if not gateway then
     return lanes
@@ -262,7 +263,7 @@ function fg.sweep(now, budget)
     end
   end
   if #waiting < budget and #held < budget then
-    redis.call('ZREM', fg.PREFIX .. 'gateways', gateway)
+    redis.call('ZREM', gateways, gateway)
     redis.call('HDEL', fg.PREFIX .. 'joined', gateway)
   end
   return lanes

@@ -3,7 +3,7 @@
 --   waiting         requests in line; max_waiting and max_waiting_per_tenant bound them
 --   limit           sequences that its engines may run at once
 --   active_weight   see headroom.lua
---   pace_ms, granted_at   mean time between two grants from the line, and the last one (nil: none yet)
+--   pace_ms, granted_at   mean time between two grants from the line, and the last one; nil: none
 
 local lanes = {}
 
@@ -14,7 +14,9 @@ function fg.lane_record(name)
     lane.waiting, lane.max_waiting, lane.max_waiting_per_tenant, lane.limit, lane.active_weight,
       lane.pace_ms, lane.granted_at = fg.read_record(fg.key('lane', name))
     if not lane.waiting then
-      lane = {waiting = 0, max_waiting = 0, max_waiting_per_tenant = 0, limit = 0, active_weight = 0}
+      lane = {
+        waiting = 0, max_waiting = 0, max_waiting_per_tenant = 0, limit = 0, active_weight = 0,
+      }
     end
     lanes[name] = lane
   end

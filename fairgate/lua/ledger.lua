@@ -1,4 +1,4 @@
--- Weighted service counters: charge, correct, lift, and the learned profile of an app.
+-- Weighted service counters: charge, correct, lift.
 -- FairServe (arXiv 2411.15997) normalises by the app's expected cost; VTC (arXiv 2401.00588) lifts.
 
 function fg.tenant_account(r)
@@ -114,7 +114,8 @@ function fg.level_of_users(r, t)
   if not name or name == fg.NOBODY then
     return t.ls
   end
-  local full_name = line_tenant == fg.NOBODY and string.gsub(name, '/', ':', 1) or r.tenant .. ':' .. name
+  local full_name = line_tenant == fg.NOBODY and string.gsub(name, '/', ':', 1)
+    or r.tenant .. ':' .. name
   local first = fg.account(fg.key('user', full_name))
   fg.settle_base(first, t.ub)
   return fg.level_behind(first)

@@ -9,12 +9,16 @@ fg.FIRST_CALL = 2 ^ 50 -- added to the arrival number of a first call; arrivals 
 -- `held_kv` are the KV tokens that it takes of its engine, `passed` the service units that others
 -- passed it with.
 function fg.load_request(id)
-  local r = {id = id}
-  r.state, r.tenant, r.user, r.app, r.lane, r.engine, r.gateway, r.cost, r.tokens, r.kv, r.held_kv,
-    r.price, r.tenant_weight, r.user_weight, r.expected, r.continuation, r.interaction, r.avoid,
-    r.line_tenant, r.line_user, r.passed, r.has_app_limits
-    = fg.read_record(fg.key('request', id))
-  return r.state and r or nil
+  local state, tenant, user, app, lane, engine, gateway, cost, tokens, kv, held_kv, price,
+    tenant_weight, user_weight, expected, continuation, interaction, avoid, line_tenant, line_user,
+    passed, has_app_limits = fg.read_record(fg.key('request', id))
+  return state and {
+    id = id, state = state, tenant = tenant, user = user, app = app, lane = lane, engine = engine,
+    gateway = gateway, cost = cost, tokens = tokens, kv = kv, held_kv = held_kv, price = price,
+    tenant_weight = tenant_weight, user_weight = user_weight, expected = expected,
+    continuation = continuation, interaction = interaction, avoid = avoid, passed = passed,
+    line_tenant = line_tenant, line_user = line_user, has_app_limits = has_app_limits,
+  }
 end
 
 function fg.save_request(r, ttl_ms)
@@ -82,7 +86,8 @@ end
 function fg.rescore(r, lane)
   local place = fg.line_place(r, lane)
   local _, u = fg.load_counters(r)
-  local head = u.waiting > 0 and redis.call('ZRANGE', fg.requests_key(place), 0, 0, 'WITHSCORES') or {}
+  local requests = fg.requests_key(place)
+  local head = u.waiting > 0 and redis.call('ZRANGE', requests, 0, 0, 'WITHSCORES') or {}
   if head[1] then
     redis.call('ZADD', fg.users_key(place), fg.user_score(r, tonumber(head[2])), place.line_user)
   end
@@ -176,7 +181,8 @@ function fg.line_up_again(lane)
       place.line_user = user
       local requests = redis.call('ZRANGE', fg.requests_key(place), 0, -1, 'WITHSCORES')
       for i = 1, #requests, 2 do
-        table.insert(waiting, {id = requests[i], arrival = tonumber(requests[i + 1]) % fg.FIRST_CALL})
+        local arrival = tonumber(requests[i + 1]) % fg.FIRST_CALL
+        table.insert(waiting, {id = requests[i], arrival = arrival})
       end
       redis.call('DEL', fg.requests_key(place))
     end

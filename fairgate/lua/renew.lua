@@ -40,7 +40,8 @@ local function join_lanes(own)
   table.sort(own.lane_names)
   own.headroom_of = {}
   for _, lane in ipairs(own.lane_names) do
-    own.headroom_of[lane] = own.fair and tonumber(redis.call('HGET', fg.PREFIX .. 'headroom', lane)) or nil
+    local share = redis.call('HGET', fg.PREFIX .. 'headroom', lane)
+    own.headroom_of[lane] = own.fair and tonumber(share) or nil
   end
   own.lanes, own.headroom = nil, nil
 end
@@ -57,8 +58,8 @@ if old_rules and old_rules ~= new_rules then
   end
 end
 
-if ARGV[8] == '1' then
-  redis.call('ZADD', gateways_key, now - 1, gateway) -- leaving: what it still holds is swept like a dead one's
+if ARGV[8] == '1' then -- leaving: what it still holds is swept like a dead one's
+  redis.call('ZADD', gateways_key, now - 1, gateway)
 else
   redis.call('ZADD', gateways_key, now + lease_ms, gateway)
 end

@@ -46,7 +46,8 @@ local function other_weight()
 end
 
 local function size(lane, a_tenant, a_user)
-  return redis.call('ZCARD', fg.requests_key({lane = lane, line_tenant = a_tenant, line_user = a_user}))
+  local place = {lane = lane, line_tenant = a_tenant, line_user = a_user}
+  return redis.call('ZCARD', fg.requests_key(place))
 end
 
 local function next_request(lane, a_tenant, a_user)
@@ -88,7 +89,8 @@ local function tenants_turns(lane, own_turns)
     end
     return unpack(tenants_seen[lane .. ':' .. name])
   end
-  local level = tonumber(redis.call('ZSCORE', line_key, tenant)) + own_turns * describe_tenant(tenant)
+  local score = tonumber(redis.call('ZSCORE', line_key, tenant))
+  local level = score + own_turns * describe_tenant(tenant)
   return turns_before(line_key, tenant, level, describe_tenant)
 end
 
