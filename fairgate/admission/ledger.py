@@ -30,6 +30,7 @@ STATE_TTL_S = 6 * 3600.0
 
 _VIEW = 6
 _VIEWS = msgspec.json.Decoder(TenantView)
+_pack = msgspec.msgpack.Encoder().encode
 
 
 class GrantNote(msgspec.Struct, frozen=True, gc=False):
@@ -146,18 +147,14 @@ class Ledger:
             f"{self._prefix}request:{ask.id}",
             f"{self._prefix}tenant:{ask.tenant}",
             f"{self._prefix}user:{ask.tenant}:{ask.user}",
-            f"{self._prefix}app:{ask.app}",
         )
-        args: list[Argument] = [
-            self._now(), ask.id, self._gateway,
-            ask.tenant, ask.tenant_weight, ask.user, ask.user_weight, ask.app,
-            ask.cost, ask.tokens, ask.kv_tokens,
-            ask.interaction and f"{ask.tenant}:{ask.interaction}",
-            int(ask.exempt), ask.avoid,
-            *_limits(ask.tenant_limits), *_limits(ask.user_limits), *_rates(ask.app_limits),
-        ]  # fmt: skip
-        for lane, price in ask.lanes:
-            args += (lane, price)
+        packed = _pack((
+            ask.tenant, ask.tenant_weight, ask.user, ask.user_weight, ask.app, ask.cost, ask.tokens,
+            ask.kv_tokens, ask.interaction and f"{ask.tenant}:{ask.interaction}", ask.exempt,
+            ask.avoid, ask.lanes, _given(ask.tenant_limits), _given(ask.user_limits),
+            _given(ask.app_limits),
+        ))  # fmt: skip
+        args = (self._now(), ask.id, self._gateway, packed)
         return _admitted(await self._link.call(self._admit, keys, args))
 
     async def settle(self, request_id: str, served: Served) -> tuple[GrantNote, ...]:
@@ -218,17 +215,9 @@ class Ledger:
         return (self._settings_key, f"{self._prefix}request:{request_id}")
 
 
-def _limits(limits: Limits) -> tuple[int, int, int, int]:
-    return (
-        limits.rpm or 0,
-        limits.tpm or 0,
-        limits.concurrency or 0,
-        limits.daily_tokens or 0,
-    )
-
-
-def _rates(limits: RateLimits) -> tuple[int, int]:
-    return limits.rpm or 0, limits.tpm or 0
+def _given(limits: Limits | RateLimits) -> dict[str, int] | None:
+    """Those that are set; ``None`` if none is."""
+    return {name: n for name in limits.__struct_fields__ if (n := getattr(limits, name))} or None
 
 
 def _queue(name: str, queue: Queue) -> dict[str, Any]:

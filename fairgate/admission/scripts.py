@@ -6,7 +6,9 @@ import hashlib
 from dataclasses import dataclass
 from importlib import resources
 
-_SHARED = ("common", "accounts", "ledger", "capacity", "line", "headroom", "grant")
+_SHARED = (
+    "common", "accounts", "lanes", "profiles", "ledger", "capacity", "line", "headroom", "grant",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

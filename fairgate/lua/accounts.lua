@@ -1,5 +1,5 @@
--- Accounts: what the ledger knows of one tenant, user or app. Each is read once and written once
--- per script call: `account` remembers what it loaded, `save_accounts` writes what changed.
+-- Accounts: what the ledger knows of one tenant, of one user, of an app that has limits.
+-- `account` remembers what it loaded, `save_accounts` writes what changed.
 --
 --   s, b     service counter, and the base it is relative to (see `rebase` in ledger.lua)
 --   lifted   the level it was last lifted to; it stands there until it has used its credit up
@@ -9,47 +9,41 @@
 --   day, du  UTC day and tokens charged in it
 
 local WINDOW_MS = 60000
-local DAY_MS = 86400000
-local FIELDS = {
-  's', 'b', 'lifted', 'ls', 'ub', 'waiting', 'flight', 'window', 'rc', 'rp', 'tc', 'tp', 'day', 'du',
-}
+fg.DAY_MS = 86400000
 local accounts = {}
 
-local function account(account_key)
-  local found = accounts[account_key]
-  if found then
-    return found
-  end
-  local values = call('HMGET', account_key, unpack(FIELDS))
-  found = {new = not values[1], stored = {}}
-  for i, name in ipairs(FIELDS) do
-    local value = tonumber(values[i])
-    found[name], found.stored[name] = value or 0, value
-  end
-  accounts[account_key] = found
-  return found
+function fg.new_account()
+  return {
+    new = true, s = 0, b = 0, lifted = 0, ls = 0, ub = 0, waiting = 0, flight = 0, window = 0,
+    rc = 0, rp = 0, tc = 0, tp = 0, day = 0, du = 0,
+  }
 end
 
-local function save_accounts()
-  for account_key, a in pairs(accounts) do
+function fg.account(name)
+  local a = accounts[name]
+  if a then
+    return a
+  end
+  local s, b, lifted, ls, ub, waiting, flight, window, rc, rp, tc, tp, day, du = fg.read_record(name)
+  a = s and {
+    s = s, b = b, lifted = lifted, ls = ls, ub = ub, waiting = waiting, flight = flight,
+    window = window, rc = rc, rp = rp, tc = tc, tp = tp, day = day, du = du,
+  } or fg.new_account()
+  accounts[name] = a
+  return a
+end
+
+function fg.save_accounts()
+  for name, a in pairs(accounts) do
     if a.dirty then
-      local values = {}
-      for _, name in ipairs(FIELDS) do
-        if a[name] ~= a.stored[name] then
-          table.insert(values, name)
-          table.insert(values, a[name])
-        end
-      end
-      if values[1] then
-        call('HSET', account_key, unpack(values))
-      end
-      call('PEXPIRE', account_key, settings.state_ttl_ms)
+      fg.write_record(name, fg.settings.state_ttl_ms, a.s, a.b, a.lifted, a.ls, a.ub, a.waiting,
+        a.flight, a.window, a.rc, a.rp, a.tc, a.tp, a.day, a.du)
     end
   end
 end
 
 -- The two-bucket sliding window: the minute before counts by the share of it still in sight.
-local function roll(a, now)
+function fg.roll(a, now)
   local window = math.floor(now / WINDOW_MS)
   if a.window ~= window then
     if a.window == window - 1 then
@@ -59,19 +53,19 @@ local function roll(a, now)
     end
     a.rc, a.tc, a.window = 0, 0, window
   end
-  local day = math.floor(now / DAY_MS)
+  local day = math.floor(now / fg.DAY_MS)
   if a.day ~= day then
     a.day, a.du = day, 0
   end
 end
 
-local function elapsed_share(now)
+function fg.elapsed_share(now)
   return (now % WINDOW_MS) / WINDOW_MS
 end
 
 -- Milliseconds until `amount` more fits under `limit`, given what was used in both minutes.
-local function refill_ms(current, previous, amount, limit, now)
-  local elapsed = elapsed_share(now)
+function fg.refill_ms(current, previous, amount, limit, now)
+  local elapsed = fg.elapsed_share(now)
   local room = limit - amount
   if current <= room then
     return previous > 0 and math.max(0, 1 - (room - current) / previous - elapsed) * WINDOW_MS or 0
@@ -81,21 +75,21 @@ local function refill_ms(current, previous, amount, limit, now)
 end
 
 -- Milliseconds until the window is as if nothing had been used.
-local function reset_ms(current, previous, now)
-  local elapsed = elapsed_share(now)
+function fg.reset_ms(current, previous, now)
+  local elapsed = fg.elapsed_share(now)
   if current > 0 then
     return (2 - elapsed) * WINDOW_MS
   end
   return previous > 0 and (1 - elapsed) * WINDOW_MS or 0
 end
 
-local function in_sight(current, previous, now)
-  return current + previous * (1 - elapsed_share(now))
+function fg.in_sight(current, previous, now)
+  return current + previous * (1 - fg.elapsed_share(now))
 end
 
 -- Adds to the windows and the day; corrections may be negative and never leave less than nothing.
-local function count(a, requests, tokens, now)
-  roll(a, now)
+function fg.count(a, requests, tokens, now)
+  fg.roll(a, now)
   a.rc = math.max(0, a.rc + requests)
   a.tc = math.max(0, a.tc + tokens)
   a.du = math.max(0, a.du + tokens)

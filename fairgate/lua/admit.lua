@@ -1,67 +1,68 @@
 -- Admits one request: grants it capacity, puts it in line, or says why not.
 --
--- KEYS  settings, request, tenant, user, app
+-- KEYS  settings, request, tenant, user
 -- ARGV  1 clock override ('' for the server's)   2 request id   3 gateway
---       4 tenant   5 its weight   6 user   7 its weight   8 app
---       9 cost at price 1 (service units)   10 tokens   11 KV tokens
---       12 interaction ('' for none)   13 exempt from rates and full lines ('1': admitted before)
---       14 engine to avoid
---       15–18 tenant's rpm, tpm, concurrency, daily tokens (0: not limited)
---       19–22 the user's   23–24 the app's rpm, tpm
---       25… pairs of lane and price, the preferred first
+--       4 the ask, in msgpack: [tenant, its weight, user, its weight, app, cost at price 1 (service
+--         units), tokens, KV tokens, interaction ('' for none), exempt from rates and full lines
+--         (it was admitted before), engine to avoid, lanes [[name, price]], the preferred first,
+--         limits of the tenant, of the user, of the app {rpm, tpm, concurrency, daily_tokens}, each
+--         nil if there are none]
 -- Reply {'unknown'}                                 the pool or the gateway is not known: renew first
 --       {'down'}                                    no preferred lane has an engine that is up
 --       {'throttled', limit, retry ms, view…}       refused by that limit
 --       {'queued', lane, position, '1' if it continues an interaction, view…}
 --       {'granted', lane, engine, priority, view…}
---       view: limit, remaining, reset ms of requests, then of tokens, whichever scope is tightest
+--       view, if there are limits: limit, remaining, reset ms of requests, then of tokens, whichever
+--       scope is tightest
 
-local now = clock(ARGV[1])
+local now = fg.clock(ARGV[1])
 local id, gateway = ARGV[2], ARGV[3]
-local tenant, user, app = ARGV[4], ARGV[6], ARGV[8]
-local tokens = tonumber(ARGV[10])
 
-if not load_settings() or not gateway_lives(gateway, now) then
+if not fg.load_settings() or not fg.gateway_lives(gateway, now) then
   return {'unknown'}
 end
 
-local known = load_request(id)
+local function answer_queued(r)
+  return 'queued', r.lane, fg.lane_record(r.lane).waiting, r.continuation and '1' or '0'
+end
+
+local function answer_granted(r)
+  return 'granted', r.lane, r.engine, string.format('%.0f', fg.priority_of(r))
+end
+
+local known = fg.load_request(id)
 if known and known.state == 'granted' then
-  return {'granted', known.lane, known.engine, string.format('%.0f', priority_of(known))}
+  return {answer_granted(known)}
 elseif known and known.state == 'waiting' then
-  return {'queued', known.lane, call('HGET', key('lane', known.lane), 'waiting'), known.continuation}
+  return {answer_queued(known)}
 end
 
 local grants = {}
-for lane in pairs(sweep(now, 8)) do
-  grant_waiting(lane, now, grants)
+for lane in pairs(fg.sweep(now, 8)) do
+  fg.grant_waiting(lane, now, grants)
 end
 
-local r = {
-  id = id, gateway = gateway, tenant = tenant, user = user, app = app, avoid = ARGV[14],
-  tenant_weight = tonumber(ARGV[5]), user_weight = tonumber(ARGV[7]), tokens = tokens,
-  kv = tonumber(ARGV[11]), interaction = ARGV[12], continuation = '0', passed = 0,
-  has_app_limits = (ARGV[23] ~= '0' or ARGV[24] ~= '0') and '1' or '0',
-}
-r.line_tenant, r.line_user = line_names(tenant, user)
+local r = {id = id, gateway = gateway, continuation = false, passed = 0}
+local price_1_cost, exempt, preferred, tenant_limits, user_limits, app_limits
+r.tenant, r.tenant_weight, r.user, r.user_weight, r.app, price_1_cost, r.tokens, r.kv,
+  r.interaction, exempt, r.avoid, preferred, tenant_limits, user_limits, app_limits
+  = unpack(cmsgpack.unpack(ARGV[4]), 1, 15)
+r.line_tenant, r.line_user = fg.line_names(r.tenant, r.user)
+r.has_app_limits = app_limits ~= nil
 
-local function limits(first)
-  return {
-    rpm = tonumber(ARGV[first]), tpm = tonumber(ARGV[first + 1]),
-    concurrency = tonumber(ARGV[first + 2]) or 0, daily = tonumber(ARGV[first + 3]) or 0,
-  }
+local scopes = {} -- those that have limits
+
+local function add_scope(name, limits, limited)
+  if limits then
+    fg.roll(limited, now)
+    table.insert(scopes, {name = name, limits = limits, account = limited})
+  end
 end
 
-local scopes = {
-  {name = 'tenant', account = tenant_account(r), limits = limits(15)},
-  {name = 'user', account = user_account(r), limits = limits(19)},
-}
-if r.has_app_limits == '1' then
-  local rates = {rpm = tonumber(ARGV[23]), tpm = tonumber(ARGV[24]), concurrency = 0, daily = 0}
-  table.insert(scopes, {name = 'app', account = account(key('app', app)), limits = rates})
-end
-for _, scope in ipairs(scopes) do
-  roll(scope.account, now)
+add_scope('tenant', tenant_limits, fg.tenant_account(r))
+add_scope('user', user_limits, fg.user_account(r))
+if app_limits then
+  add_scope('app', app_limits, fg.app_account(r))
 end
 
 -- Limit, remaining and reset of requests and tokens, each of the scope with least left; -1: no limit.
@@ -69,10 +70,10 @@ local function tightest(limit_name, current, previous)
   local best = {-1, -1, 0}
   for _, scope in ipairs(scopes) do
     local limit, a = scope.limits[limit_name], scope.account
-    if limit > 0 then
-      local left = math.max(0, math.floor(limit - in_sight(a[current], a[previous], now)))
+    if limit then
+      local left = math.max(0, math.floor(limit - fg.in_sight(a[current], a[previous], now)))
       if best[1] < 0 or left < best[2] then
-        best = {limit, left, math.ceil(reset_ms(a[current], a[previous], now))}
+        best = {limit, left, math.ceil(fg.reset_ms(a[current], a[previous], now))}
       end
     end
   end
@@ -80,14 +81,16 @@ local function tightest(limit_name, current, previous)
 end
 
 local function reply(...)
-  save_accounts()
+  fg.save()
   local answer = {...}
-  for _, view in ipairs({tightest('rpm', 'rc', 'rp'), tightest('tpm', 'tc', 'tp')}) do
-    for _, number in ipairs(view) do
-      table.insert(answer, string.format('%.0f', number))
+  if scopes[1] then
+    for _, view in ipairs({tightest('rpm', 'rc', 'rp'), tightest('tpm', 'tc', 'tp')}) do
+      for _, number in ipairs(view) do
+        table.insert(answer, string.format('%.0f', number))
+      end
     end
   end
-  deliver(grants, '') -- grants of others, from the sweep or from lines this request unblocked
+  fg.deliver(grants, '') -- grants of others, from the sweep or from lines this request unblocked
   return answer
 end
 
@@ -96,40 +99,41 @@ local function throttled(limit, retry_ms)
 end
 
 -- An interaction's privilege: admitted once, its later calls are not throttled, within bounds.
-local interactive = settings.interactions == 1 and r.interaction ~= ''
-local interaction_key = key('interaction', r.interaction)
+local interactive = fg.settings.interactions == 1 and r.interaction ~= ''
+local interaction = {}
 if interactive then
-  local seen = call('HMGET', interaction_key, 'state', 'calls', 'tokens', 'until')
-  local left = (tonumber(seen[4]) or 0) - now
+  interaction = fg.load_interaction(r.interaction)
+  local left = (interaction.until_ms or 0) - now
   if left < 0 then
-    call('DEL', interaction_key)
-  elseif seen[1] == 'refused' then
+    interaction = {}
+  elseif interaction.state == 'refused' then
     return throttled('interaction', math.max(1, left))
-  elseif tonumber(seen[2]) < settings.max_calls
-      and (tonumber(seen[3]) or 0) < settings.max_tokens then
-    r.continuation = '1'
+  elseif interaction.calls < fg.settings.max_calls
+      and interaction.tokens < fg.settings.max_tokens then
+    r.continuation = true
   end
 end
 
 -- Hard quotas bite always.
 for _, scope in ipairs(scopes) do
   local l, a = scope.limits, scope.account
-  if l.concurrency > 0 and a.flight >= l.concurrency then
+  if l.concurrency and a.flight >= l.concurrency then
     return throttled(scope.name .. '.concurrency', 1000)
-  elseif l.daily > 0 and a.du + tokens > l.daily then
-    return throttled(scope.name .. '.daily_tokens', DAY_MS - now % DAY_MS)
+  elseif l.daily_tokens and a.du + r.tokens > l.daily_tokens then
+    return throttled(scope.name .. '.daily_tokens', fg.DAY_MS - now % fg.DAY_MS)
   end
 end
 
 -- The first preferred lane where nobody waits and an engine has room; else wait in the first one up.
-local engine
-for i = 25, #ARGV, 2 do
-  local lane = ARGV[i]
-  if lane_is_up(lane) then
-    local nobody_waits = call('ZCARD', tenants_key(lane)) == 0
-    engine = nobody_waits and may_take(r, lane) and pick(lane, r.kv, r.avoid) or nil
+local engine, held_kv
+for _, choice in ipairs(preferred) do
+  local lane, price = unpack(choice)
+  if fg.lane_is_up(lane) then
+    if fg.lane_record(lane).waiting == 0 and fg.may_take(r, lane) then
+      engine, held_kv = fg.pick(lane, r.kv, r.avoid)
+    end
     if engine or not r.lane then
-      r.lane, r.price = lane, tonumber(ARGV[i + 1])
+      r.lane, r.price = lane, price
     end
     if engine then
       break
@@ -144,25 +148,25 @@ end
 local function over_rate()
   for _, scope in ipairs(scopes) do
     local l, a = scope.limits, scope.account
-    if l.rpm > 0 and in_sight(a.rc, a.rp, now) + 1 > l.rpm then
-      return scope.name .. '.rpm', refill_ms(a.rc, a.rp, 1, l.rpm, now)
-    elseif l.tpm > 0 and in_sight(a.tc, a.tp, now) + tokens > l.tpm then
-      return scope.name .. '.tpm', refill_ms(a.tc, a.tp, tokens, l.tpm, now)
+    if l.rpm and fg.in_sight(a.rc, a.rp, now) + 1 > l.rpm then
+      return scope.name .. '.rpm', fg.refill_ms(a.rc, a.rp, 1, l.rpm, now)
+    elseif l.tpm and fg.in_sight(a.tc, a.tp, now) + r.tokens > l.tpm then
+      return scope.name .. '.tpm', fg.refill_ms(a.tc, a.tp, r.tokens, l.tpm, now)
     end
   end
 end
 
 local function throttles()
-  return settings.throttle == 'always'
-    or (settings.throttle == 'overload' and not engine and is_overloaded(r.lane, now))
+  return fg.settings.throttle == 'always'
+    or (fg.settings.throttle == 'overload' and not engine and fg.is_overloaded(r.lane, now))
 end
 
-if r.continuation == '0' and ARGV[13] ~= '1' then
+if not r.continuation and not exempt then
   local limit, retry_ms = over_rate()
   if limit and throttles() then
     if interactive then
-      call('HSET', interaction_key, 'state', 'refused')
-      keep_interaction(interaction_key, math.max(1000, math.ceil(retry_ms)), now)
+      interaction.state = 'refused'
+      fg.save_interaction(r.interaction, interaction, math.max(1000, math.ceil(retry_ms)), now)
     end
     return throttled(limit, math.max(1000, retry_ms))
   end
@@ -170,41 +174,45 @@ end
 
 -- A full line refuses, but never a tenant that holds less than an equal part of it, nor who had a
 -- place or a grant before (exempt).
-if not engine and ARGV[13] ~= '1' then
-  local caps = call('HMGET', key('lane', r.lane), 'waiting', 'max_waiting', 'max_waiting_per_tenant')
-  local waiting, held = tonumber(caps[1]) or 0, tenant_account(r).waiting
-  local part = tonumber(caps[2]) / (call('ZCARD', tenants_key(r.lane)) + 1)
-  if held >= tonumber(caps[3]) or (waiting >= tonumber(caps[2]) and held >= part) then
-    return throttled('queue', math.max(1000, wait_ms(r.lane, waiting, now)))
-  end
+local function has_its_part_of_the_line()
+  local lane, held = fg.lane_record(r.lane), fg.tenant_account(r).waiting
+  return held >= lane.max_waiting_per_tenant or lane.waiting >= lane.max_waiting
+    and held >= lane.max_waiting / (redis.call('ZCARD', fg.tenants_key(r.lane)) + 1)
+end
+
+if not engine and not exempt and has_its_part_of_the_line() then
+  return throttled('queue', math.max(1000, fg.wait_ms(r.lane, fg.lane_record(r.lane).waiting, now)))
 end
 
 -- Every check is passed: only now anything is written.
-r.cost = tonumber(ARGV[9]) * r.price
-r.expected = expected_cost(r)
-for _, scope in ipairs(scopes) do
-  count(scope.account, 1, tokens, now)
-  scope.account.flight = scope.account.flight + 1
+r.cost = price_1_cost * r.price
+r.expected = fg.expected_cost(r)
+local t, u = fg.tenant_account(r), fg.user_account(r)
+fg.count(t, 1, r.tokens, now)
+fg.count(u, 1, r.tokens, now)
+if app_limits then
+  fg.count(fg.app_account(r), 1, r.tokens, now)
 end
+t.flight, u.flight = t.flight + 1, u.flight + 1
 if interactive then
-  call('HINCRBY', interaction_key, 'calls', 1)
-  call('HSET', interaction_key, 'state', 'admitted')
-  keep_interaction(interaction_key, math.max(settings.idle_ms, CALL_MS), now)
+  interaction.state, interaction.calls = 'admitted', (interaction.calls or 0) + 1
+  interaction.tokens = interaction.tokens or 0
+  fg.save_interaction(r.interaction, interaction, math.max(fg.settings.idle_ms, fg.CALL_MS), now)
 end
-if settings.fair then
-  lift(r)
+if fg.settings.fair then
+  fg.lift(r)
 else
-  load_counters(r)
+  fg.load_counters(r)
 end
 
-note_active(r, now)
+fg.note_active(r, now)
 if engine then
-  grant(r, engine, now)
-  reposition_everywhere(r) -- it may wait in other lanes
+  fg.grant(r, engine, held_kv, now)
+  fg.reposition_everywhere(r) -- it may wait in other lanes
 else
-  enqueue(r, now)
+  fg.enqueue(r, now)
 end
-grant_waiting(r.lane, now, grants)
+fg.grant_waiting(r.lane, now, grants)
 for i, granted in ipairs(grants) do
   if granted.id == id then
     r = table.remove(grants, i)
@@ -212,7 +220,6 @@ for i, granted in ipairs(grants) do
   end
 end
 if r.state == 'granted' then
-  return reply('granted', r.lane, r.engine, string.format('%.0f', priority_of(r)))
+  return reply(answer_granted(r))
 end
-local position = call('HGET', key('lane', r.lane), 'waiting')
-return reply('queued', r.lane, position, r.continuation)
+return reply(answer_queued(r))

@@ -4,13 +4,13 @@
 -- ARGV  1 clock override   2 request id   3 gateway that calls
 -- Reply as settle.lua
 
-local now = clock(ARGV[1])
-local r = load_settings() and load_request(ARGV[2])
+local now = fg.clock(ARGV[1])
+local r = fg.load_settings() and fg.load_request(ARGV[2])
 if not r then
   return {'0'}
 end
-finish(r, 0, 0, true, now)
+fg.finish(r, 0, 0, true, now)
 local grants = {}
-grant_waiting(r.lane, now, grants) -- whoever stood behind it may fit
-save_accounts()
-return {'1', unpack(deliver(grants, ARGV[3]))}
+fg.grant_waiting(r.lane, now, grants) -- whoever stood behind it may fit
+fg.save()
+return {'1', unpack(fg.deliver(grants, ARGV[3]))}

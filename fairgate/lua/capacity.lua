@@ -3,69 +3,72 @@
 -- 'free:<lane>' scores every engine that is up by its free sequences; 'engine:<lane>:<engine>' holds
 -- max_seqs, max_kv (0: not limited), limit (adaptive, at most max_seqs), seqs and kv in use.
 
-local function engine_key(lane, engine)
-  return key('engine', lane .. ':' .. engine)
+function fg.engine_key(lane, engine)
+  return fg.key('engine', lane .. ':' .. engine)
 end
 
-local function free_key(lane)
-  return key('free', lane)
+function fg.free_key(lane)
+  return fg.key('free', lane)
 end
 
-local function lane_is_up(lane)
-  return call('ZCARD', free_key(lane)) > 0
+function fg.lane_is_up(lane)
+  return redis.call('ZCARD', fg.free_key(lane)) > 0
 end
 
-local function kv_fits(lane, engine, kv)
-  local v = call('HMGET', engine_key(lane, engine), 'max_kv', 'kv')
+-- The KV tokens that `kv` would take of an engine; nil: they do not fit. A request larger than the
+-- whole cache fits an empty engine: the engine says what it thinks of it.
+function fg.kv_taken(lane, engine, kv)
+  local v = redis.call('HMGET', fg.engine_key(lane, engine), 'max_kv', 'kv')
   local max_kv, used = tonumber(v[1]), tonumber(v[2])
-  -- A request larger than the whole cache fits an empty engine: the engine says what it thinks of it.
-  return max_kv == 0 or used + math.min(kv, max_kv) <= max_kv
+  if max_kv == 0 then
+    return kv
+  end
+  kv = math.min(kv, max_kv)
+  return used + kv <= max_kv and kv or nil
 end
 
-local function has_room(lane)
-  local best = call('ZREVRANGE', free_key(lane), 0, 0, 'WITHSCORES')
+function fg.has_room(lane)
+  local best = redis.call('ZREVRANGE', fg.free_key(lane), 0, 0, 'WITHSCORES')
   return best[1] and tonumber(best[2]) >= 1
 end
 
--- The engine with most free sequences that has room for `kv` tokens; `avoid` only if no other has.
-local function pick(lane, kv, avoid)
-  local best = call('ZREVRANGE', free_key(lane), 0, 0, 'WITHSCORES')
+-- The engine with most free sequences that has room for `kv` tokens, and how many it takes there;
+-- `avoid` only if no other has room.
+function fg.pick(lane, kv, avoid)
+  local best = redis.call('ZREVRANGE', fg.free_key(lane), 0, 0, 'WITHSCORES')
   if not best[1] or tonumber(best[2]) < 1 then
     return nil
   end
-  if best[1] ~= avoid and kv_fits(lane, best[1], kv) then
-    return best[1]
+  local taken = best[1] ~= avoid and fg.kv_taken(lane, best[1], kv)
+  if taken then
+    return best[1], taken
   end
-  local fallback
-  for _, engine in ipairs(call('ZREVRANGEBYSCORE', free_key(lane), '+inf', 1)) do
-    if kv_fits(lane, engine, kv) then
-      if engine ~= avoid then
-        return engine
-      end
-      fallback = engine
+  local fallback, fallback_taken
+  for _, engine in ipairs(redis.call('ZREVRANGEBYSCORE', fg.free_key(lane), '+inf', 1)) do
+    taken = fg.kv_taken(lane, engine, kv)
+    if taken and engine ~= avoid then
+      return engine, taken
+    elseif taken then
+      fallback, fallback_taken = engine, taken
     end
   end
-  return fallback
+  return fallback, fallback_taken
 end
 
 -- Reserves (direction 1) or frees (-1) one request's sequence and KV tokens.
-local function occupy(r, direction)
-  local e = engine_key(r.lane, r.engine)
-  if direction == 1 then
-    local max_kv = tonumber(call('HGET', e, 'max_kv')) or 0
-    r.held_kv = max_kv > 0 and math.min(r.kv, max_kv) or r.kv
-  end
-  call('HINCRBY', e, 'seqs', direction)
-  call('HINCRBY', e, 'kv', direction * r.held_kv)
-  call('ZADD', free_key(r.lane), 'XX', 'INCR', -direction, r.engine)
+function fg.occupy(r, direction)
+  local e = fg.engine_key(r.lane, r.engine)
+  redis.call('HINCRBY', e, 'seqs', direction)
+  redis.call('HINCRBY', e, 'kv', direction * r.held_kv)
+  redis.call('ZADD', fg.free_key(r.lane), 'XX', 'INCR', -direction, r.engine)
 end
 
 -- Rescores an engine after its limit, health or use changed.
-local function show_free(lane, engine)
-  local v = call('HMGET', engine_key(lane, engine), 'up', 'limit', 'seqs')
+function fg.show_free(lane, engine)
+  local v = redis.call('HMGET', fg.engine_key(lane, engine), 'up', 'limit', 'seqs')
   if v[1] == '1' then
-    call('ZADD', free_key(lane), math.floor(tonumber(v[2])) - tonumber(v[3]), engine)
+    redis.call('ZADD', fg.free_key(lane), math.floor(tonumber(v[2])) - tonumber(v[3]), engine)
   else
-    call('ZREM', free_key(lane), engine)
+    redis.call('ZREM', fg.free_key(lane), engine)
   end
 end

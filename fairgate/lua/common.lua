@@ -1,57 +1,78 @@
--- Names of keys, clock and settings. The loader puts this file in front of every script.
+-- Names of keys, clock, records and settings. The loader puts this file in front of every script.
 --
 -- KEYS[1] is always 'fg:{pool}:settings'; keys that a script finds on its way derive from its
 -- prefix, so that they share the pool's hash tag and slot.
+--
+-- What the files share is in `fg`. A script makes all its functions anew in each call, and one that
+-- refers to many outer locals takes far longer to make than one that refers to a single table.
 
-local call = redis.call
-local PREFIX = string.sub(KEYS[1], 1, -9)
-local NOBODY = '-' -- stands for tenant or user in a line that does not tell them apart
+local fg = {}
+fg.PREFIX = string.sub(KEYS[1], 1, -9)
+fg.NOBODY = '-' -- stands for tenant or user in a line that does not tell them apart
 
-local function key(kind, name)
-  return PREFIX .. kind .. ':' .. name
+function fg.key(kind, name)
+  return fg.PREFIX .. kind .. ':' .. name
 end
 
 -- Milliseconds since the epoch by the server's clock; `override` serves the virtual-time simulator.
-local function clock(override)
+function fg.clock(override)
   if override ~= '' then
     return tonumber(override)
   end
-  local t = call('TIME')
+  local t = redis.call('TIME')
   return t[1] * 1000 + t[2] / 1000
 end
 
-local SETTINGS = {
-  'epoch', 'order', 'throttle', 'interactions', 'normalise_tenant', 'normalise_user', 'levels',
-  'advantage', 'idle_credit', 'patience_ms', 'backfill', 'quantile', 'idle_ms', 'max_calls',
-  'max_tokens', 'state_ttl_ms', 'lanes', 'headroom', 'max_score', 'last_served', 'base',
-}
-local settings
+-- Records: most of what the pool knows of one thing is one string, read once and written once per
+-- script call. It is FORMAT and then the values in msgpack. FORMAT changes whenever any record's
+-- values do: what another version left counts as nothing, and is written over.
+local FORMAT = 1 -- below 128, so that it is the first byte
 
--- False when the store does not know the pool (never configured, or restarted empty).
-local function load_settings()
-  local values = call('HMGET', KEYS[1], unpack(SETTINGS))
-  if not values[1] then
+-- The values of a record; none if there is no such record.
+function fg.unpack_record(packed)
+  if type(packed) == 'string' and string.byte(packed) == FORMAT then
+    return select(2, cmsgpack.unpack(packed))
+  end
+end
+
+function fg.pack_record(...)
+  return cmsgpack.pack(FORMAT, ...)
+end
+
+function fg.read_record(name)
+  return fg.unpack_record(redis.pcall('GET', name)) -- an error: the key is of another type
+end
+
+-- `ttl_ms`: milliseconds after which the record goes; nil for never.
+function fg.write_record(name, ttl_ms, ...)
+  if ttl_ms then
+    redis.call('SET', name, fg.pack_record(...), 'PX', ttl_ms)
+  else
+    redis.call('SET', name, fg.pack_record(...))
+  end
+end
+
+-- Fills `fg.settings`: the policy, which is a record that `renew` writes as `rules`, the base of the
+-- tenants' counters, and the counter of whom was served last. False when the store does not know
+-- the pool (never configured, restarted empty, or of another version: the next `renew` writes it).
+function fg.load_settings()
+  local values = redis.call('HMGET', KEYS[1], 'rules', 'base', 'last_served')
+  fg.settings = fg.unpack_record(values[1])
+  if not fg.settings then
     return false
   end
-  settings = {}
-  for i, name in ipairs(SETTINGS) do
-    settings[name] = tonumber(values[i]) or values[i]
-  end
-  settings.base = settings.base or 0
-  settings.last_served = settings.last_served or 0
-  settings.fair = settings.order == 'fair'
-  settings.lane_names = {}
-  for lane in string.gmatch(settings.lanes, '[^,]+') do
-    table.insert(settings.lane_names, lane)
-  end
-  settings.headroom_of = {}
-  for lane, share in string.gmatch(settings.headroom or '', ',([^=]+)=([^,]+)') do
-    settings.headroom_of[lane] = settings.fair and tonumber(share) or nil
-  end
+  fg.settings.base = tonumber(values[2]) or 0
+  fg.settings.last_served = tonumber(values[3]) or 0
   return true
 end
 
-local function gateway_lives(gateway, now)
-  local expiry = call('ZSCORE', PREFIX .. 'gateways', gateway)
+function fg.save_settings()
+  if fg.settings.dirty then
+    redis.call('HSET', KEYS[1], 'base', fg.settings.base, 'last_served', fg.settings.last_served)
+  end
+end
+
+function fg.gateway_lives(gateway, now)
+  local expiry = redis.call('ZSCORE', fg.PREFIX .. 'gateways', gateway)
   return expiry and tonumber(expiry) >= now
 end

@@ -1,99 +1,100 @@
 -- Grants: handing capacity to requests, taking it back, telling the gateways.
 
-local MAX_GRANTS = 256 -- per script call, so that a lane coming up does not block the server
+fg.MAX_GRANTS = 256 -- per script call, so that a lane coming up does not block the server
 local BACKFILL_LOOKS = 16
 local HEADROOM_LOOKS = 16
 
--- What a grant changes of a request that waited.
-local GRANTED = {'state', 'engine', 'held_kv', 'expected'}
-
-local function grant(r, engine, now)
-  local t, u = load_counters(r)
-  r.state, r.engine = 'granted', engine
-  occupy(r, 1)
-  note_running(r, 1)
-  charge(r, r.cost)
-  rebase(r)
-  settings.last_served, t.ls = standing(t), standing(u)
-  call('HSET', KEYS[1], 'last_served', settings.last_served)
-  call('ZADD', key('held', r.gateway), now, r.id)
-  save_request(r, r.queued_at and GRANTED)
+function fg.grant(r, engine, held_kv, now)
+  local t, u = fg.load_counters(r)
+  r.state, r.engine, r.held_kv = 'granted', engine, held_kv
+  fg.occupy(r, 1)
+  fg.note_running(r, 1)
+  fg.charge(r, r.cost)
+  fg.rebase(r)
+  fg.settings.last_served, t.ls, fg.settings.dirty = fg.standing(t), fg.standing(u), true
+  redis.call('ZADD', fg.key('held', r.gateway), now, r.id)
+  fg.save_request(r)
 end
 
 -- How fast the lane's line moves: mean milliseconds between grants from it, and what that would be if
 -- one came now.
-local function pace_with(lane, now)
-  local v = call('HMGET', key('lane', lane), 'pace_ms', 'granted_at')
-  local pace, since = tonumber(v[1]) or 0, now - (tonumber(v[2]) or now)
-  local gap = math.min(since, 60000)
+function fg.pace_with(lane, now)
+  local record = fg.lane_record(lane)
+  local pace = record.pace_ms or 0
+  local gap = math.min(now - (record.granted_at or now), 60000)
   return pace, pace > 0 and pace + (gap - pace) / 16 or gap
 end
 
-local function note_pace(lane, now)
-  local _, pace = pace_with(lane, now)
-  call('HSET', key('lane', lane), 'granted_at', now, 'pace_ms', pace)
+function fg.note_pace(lane, now)
+  local record = fg.lane_record(lane)
+  local _, pace = fg.pace_with(lane, now)
+  record.granted_at, record.pace_ms, record.dirty = now, pace, true
 end
 
 -- Milliseconds that `ahead` requests take to leave the line; more once it stalls.
-local function wait_ms(lane, ahead, now)
-  return math.max(pace_with(lane, now)) * ahead
+function fg.wait_ms(lane, ahead, now)
+  return math.max(fg.pace_with(lane, now)) * ahead
 end
 
 -- A line that the engines work off within the patience is a burst, a longer one an overload.
-local function is_overloaded(lane, now)
-  if settings.patience_ms == 0 then
+function fg.is_overloaded(lane, now)
+  if fg.settings.patience_ms == 0 then
     return true
   end
-  local waiting = tonumber(call('HGET', key('lane', lane), 'waiting')) or 0
-  return wait_ms(lane, waiting + 1, now) > settings.patience_ms
+  return fg.wait_ms(lane, fg.lane_record(lane).waiting + 1, now) > fg.settings.patience_ms
 end
 
-local function grant_from_line(r, engine, now, grants)
-  leave_line(r)
-  r.expected = expected_cost(r) -- more is known of the app than when it came
-  grant(r, engine, now)
-  reposition_everywhere(r, r.lane)
-  note_pace(r.lane, now)
+function fg.grant_from_line(r, engine, held_kv, now, grants)
+  fg.leave_line(r)
+  r.expected = fg.expected_cost(r) -- more is known of the app than when it came
+  fg.grant(r, engine, held_kv, now)
+  fg.reposition_everywhere(r, r.lane)
+  fg.note_pace(r.lane, now)
   table.insert(grants, r)
 end
 
 -- Lets others pass a head of line that does not fit, within the setting's bound of service units.
-local function backfill(lane, head, now, grants)
+function fg.backfill(lane, head, now, grants)
   for nth = 1, BACKFILL_LOOKS do
-    local r = head_of_line(lane, nth)
+    local r = fg.head_of_line(lane, nth)
     if not r then
       return
     end
-    local engine = head.passed + r.cost <= settings.backfill and pick(lane, r.kv, r.avoid)
-    if engine then
-      head.passed = head.passed + r.cost
-      call('HSET', key('request', head.id), 'passed', head.passed)
-      return grant_from_line(r, engine, now, grants)
+    if head.passed + r.cost <= fg.settings.backfill then
+      local engine, held_kv = fg.pick(lane, r.kv, r.avoid)
+      if engine then
+        head.passed = head.passed + r.cost
+        fg.save_request(head)
+        return fg.grant_from_line(r, engine, held_kv, now, grants)
+      end
     end
   end
 end
 
 -- The first in line whose tenant may have a sequence now; without headroom, the head of the line.
-local function next_in_line(lane)
-  for nth = 0, settings.headroom_of[lane] and HEADROOM_LOOKS or 0 do
-    local r = head_of_line(lane, nth)
-    if not r or may_take(r, lane) then
+function fg.next_in_line(lane)
+  for nth = 0, fg.settings.headroom_of[lane] and HEADROOM_LOOKS or 0 do
+    local r = fg.head_of_line(lane, nth)
+    if not r or fg.may_take(r, lane) then
       return r
     end
   end
 end
 
--- Work conservation: as long as the head of the line fits, it goes. Appends to `grants`. A full lane
--- is the usual case under load, so that is asked before anything is read of who waits.
-local function grant_next(lane, now, grants)
-  while #grants < MAX_GRANTS and has_room(lane) do
-    local r = next_in_line(lane)
-    local engine = r and pick(lane, r.kv, r.avoid)
+-- Work conservation: as long as the head of the line fits, it goes. Appends to `grants`. An empty
+-- line and a full lane are the usual cases, so those are asked before anything is read of who waits.
+function fg.grant_next(lane, now, grants)
+  while #grants < fg.MAX_GRANTS and fg.lane_record(lane).waiting > 0 and fg.has_room(lane) do
+    local r = fg.next_in_line(lane)
+    local engine, held_kv
+    if r then
+      engine, held_kv = fg.pick(lane, r.kv, r.avoid)
+    end
     local before = #grants
     if engine then
-      grant_from_line(r, engine, now, grants)
-    elseif r and settings.backfill > 0 then
-      backfill(lane, r, now, grants)
+      fg.grant_from_line(r, engine, held_kv, now, grants)
+    elseif r and fg.settings.backfill > 0 then
+      fg.backfill(lane, r, now, grants)
     end
     if #grants == before then
       return
@@ -103,166 +104,175 @@ end
 
 -- The same in all lanes, `lane` first: a charge in one lane changes who is next in the others, where
 -- the new head may fit although the old one did not.
-local function grant_waiting(lane, now, grants)
+function fg.grant_waiting(lane, now, grants)
   local before
   repeat
     before = #grants
-    grant_next(lane, now, grants)
-    for _, other in ipairs(settings.lane_names) do
+    fg.grant_next(lane, now, grants)
+    for _, other in ipairs(fg.settings.lane_names) do
       if other ~= lane then
-        grant_next(other, now, grants)
+        fg.grant_next(other, now, grants)
       end
     end
-  until #settings.lane_names == 1 or #grants == before
+  until #fg.settings.lane_names == 1 or #grants == before
 end
 
 -- What the ledger says of urgency, for engines that schedule by priority: lower goes first.
-local function priority_of(r)
-  return math.floor(math.min(tenant_account(r).s, 2 ^ 53))
+function fg.priority_of(r)
+  return math.floor(math.min(fg.tenant_account(r).s, 2 ^ 53))
 end
 
-local function describe(r)
-  return r.id .. ' ' .. r.lane .. ' ' .. r.engine .. ' ' .. string.format('%.0f', priority_of(r))
+function fg.describe(r)
+  return r.id .. ' ' .. r.lane .. ' ' .. r.engine .. ' ' .. string.format('%.0f', fg.priority_of(r))
 end
 
 -- Tells other gateways of their grants by pub/sub; returns those of `gateway` itself.
-local function deliver(grants, gateway)
+function fg.deliver(grants, gateway)
   local own, others = {}, {}
   for _, r in ipairs(grants) do
     if r.gateway == gateway then
-      table.insert(own, describe(r))
+      table.insert(own, fg.describe(r))
     else
       others[r.gateway] = others[r.gateway] or {}
-      table.insert(others[r.gateway], describe(r))
+      table.insert(others[r.gateway], fg.describe(r))
     end
   end
   for name, lines in pairs(others) do
-    call('PUBLISH', key('grants', name), table.concat(lines, '\n'))
+    redis.call('PUBLISH', fg.key('grants', name), table.concat(lines, '\n'))
   end
   return own
 end
 
 -- Actual tokens replace the estimate in every window and quota that counted it.
-local function correct(r, tokens, requests, now)
-  count(tenant_account(r), requests, tokens - r.tokens, now)
-  count(user_account(r), requests, tokens - r.tokens, now)
-  if r.has_app_limits == '1' then
-    count(account(key('app', r.app)), requests, tokens - r.tokens, now)
+function fg.correct(r, tokens, requests, now)
+  fg.count(fg.tenant_account(r), requests, tokens - r.tokens, now)
+  fg.count(fg.user_account(r), requests, tokens - r.tokens, now)
+  if r.has_app_limits then
+    fg.count(fg.app_account(r), requests, tokens - r.tokens, now)
   end
 end
 
-local function close_flight(r, tokens, requests, now)
-  local t, u = tenant_account(r), user_account(r)
+function fg.close_flight(r, tokens, requests, now)
+  local t, u = fg.tenant_account(r), fg.user_account(r)
   t.flight, u.flight = math.max(0, t.flight - 1), math.max(0, u.flight - 1)
-  correct(r, tokens, requests, now)
+  fg.correct(r, tokens, requests, now)
 end
 
-local CALL_MS = 3600000 -- longest call during which an interaction does not count as idle
+fg.CALL_MS = 3600000 -- longest call during which an interaction does not count as idle
 
--- The clock that decides is the script's own; the key's expiry only frees the memory.
-local function keep_interaction(interaction, ttl_ms, now)
-  call('HSET', interaction, 'until', now + ttl_ms)
-  call('PEXPIRE', interaction, ttl_ms)
+-- Interactions: their record is state ('admitted' or 'refused'), calls, tokens, and until when it is
+-- good. The clock that decides is the script's own; the key's expiry only frees the memory.
+function fg.load_interaction(name)
+  local i = {}
+  i.state, i.calls, i.tokens, i.until_ms = fg.read_record(fg.key('interaction', name))
+  return i
+end
+
+function fg.save_interaction(name, i, ttl_ms, now)
+  fg.write_record(fg.key('interaction', name), ttl_ms, i.state, i.calls, i.tokens, now + ttl_ms)
 end
 
 -- A call that was served counts with its tokens; a void one leaves the interaction as it was before.
-local function close_call(r, tokens, void, now)
-  if r.interaction == '' then
+function fg.close_call(r, tokens, void, now)
+  local i = r.interaction ~= '' and fg.load_interaction(r.interaction) or {}
+  if i.state ~= 'admitted' then
     return
   end
-  local interaction = key('interaction', r.interaction)
-  if call('HGET', interaction, 'state') ~= 'admitted' then
-    return
+  if void then
+    i.calls = i.calls - 1
+    if i.calls <= 0 then
+      redis.call('DEL', fg.key('interaction', r.interaction))
+      return
+    end
   end
-  if void and call('HINCRBY', interaction, 'calls', -1) <= 0 then
-    call('DEL', interaction)
-    return
-  end
-  call('HINCRBY', interaction, 'tokens', tokens)
-  keep_interaction(interaction, settings.idle_ms, now)
+  i.tokens = i.tokens + tokens
+  fg.save_interaction(r.interaction, i, fg.settings.idle_ms, now)
 end
 
 -- The interaction goes on under another id as well, with the calls and tokens it has had so far, so
 -- that a chain of responses keeps one interaction's bounds. A first call begins it.
-local function continue_as(r, name, tokens, now)
-  local seen = {}
-  if r.interaction ~= '' then
-    seen = call('HMGET', key('interaction', r.interaction), 'calls', 'tokens')
-  end
-  local interaction = key('interaction', name)
-  call('HSET', interaction, 'state', 'admitted', 'calls', tonumber(seen[1]) or 1,
-    'tokens', tonumber(seen[2]) or tokens)
-  keep_interaction(interaction, settings.idle_ms, now)
+function fg.continue_as(r, name, tokens, now)
+  local seen = r.interaction ~= '' and fg.load_interaction(r.interaction) or {}
+  local i = {state = 'admitted', calls = seen.calls or 1, tokens = seen.tokens or tokens}
+  fg.save_interaction(name, i, fg.settings.idle_ms, now)
 end
 
 -- Ends a request in whatever state it is: actual cost and tokens replace the estimates, capacity and
 -- place in line are given back. `void`: nothing was served, so it does not count as a request
 -- either. The record goes, so ending it twice does nothing.
-local function finish(r, cost, tokens, void, now)
+function fg.finish(r, cost, tokens, void, now)
   local requests = void and -1 or 0
   if r.state == 'waiting' then
-    leave_line(r)
-    close_flight(r, tokens, requests, now)
-    reposition(r, r.lane)
+    fg.leave_line(r)
+    fg.close_flight(r, tokens, requests, now)
+    fg.reposition(r, r.lane)
   else
     if r.state == 'granted' then
-      occupy(r, -1)
-      note_running(r, -1)
-      call('ZREM', key('held', r.gateway), r.id)
-      close_flight(r, tokens, requests, now)
+      fg.occupy(r, -1)
+      fg.note_running(r, -1)
+      redis.call('ZREM', fg.key('held', r.gateway), r.id)
+      fg.close_flight(r, tokens, requests, now)
     else -- swept: all but the charge was given back when its gateway was declared dead
-      correct(r, tokens, requests, now)
+      fg.correct(r, tokens, requests, now)
     end
-    charge(r, cost * r.price - r.cost)
-    reposition_everywhere(r)
+    fg.charge(r, cost * r.price - r.cost)
+    fg.reposition_everywhere(r)
   end
-  close_call(r, tokens, void, now)
-  call('DEL', key('request', r.id))
+  fg.close_call(r, tokens, void, now)
+  redis.call('DEL', fg.key('request', r.id))
 end
 
 -- A dead gateway's lease: capacity comes back, the estimate stays charged until a late settle.
 local SWEPT_MS = 600000
 
-local function sweep_lease(r, now)
-  occupy(r, -1)
-  note_running(r, -1)
-  call('ZREM', key('held', r.gateway), r.id)
-  close_flight(r, r.tokens, 0, now)
+function fg.sweep_lease(r, now)
+  fg.occupy(r, -1)
+  fg.note_running(r, -1)
+  redis.call('ZREM', fg.key('held', r.gateway), r.id)
+  fg.close_flight(r, r.tokens, 0, now)
   r.state = 'swept'
-  call('HSET', key('request', r.id), 'state', 'swept')
-  call('PEXPIRE', key('request', r.id), SWEPT_MS)
+  fg.save_request(r, SWEPT_MS)
 end
 
 -- Frees up to `budget` requests of one gateway whose heartbeat stopped. Returns lanes to look at.
-local function sweep(now, budget)
-  local gateway = call('ZRANGEBYSCORE', PREFIX .. 'gateways', '-inf', '(' .. now, 'LIMIT', 0, 1)[1]
+function fg.sweep(now, budget)
+  local gateways = fg.PREFIX .. 'gateways'
+  local gateway = redis.call('ZRANGEBYSCORE', gateways, '-inf', '(' .. now, 'LIMIT', 0, 1)[1]
   local lanes = {}
   if not gateway then
     return lanes
   end
-  local waiting = call('SRANDMEMBER', key('waiting', gateway), budget)
-  local held = call('ZRANGE', key('held', gateway), 0, budget - 1)
+  local waiting = redis.call('SRANDMEMBER', fg.key('waiting', gateway), budget)
+  local held = redis.call('ZRANGE', fg.key('held', gateway), 0, budget - 1)
   for _, id in ipairs(waiting) do
-    local r = load_request(id)
+    local r = fg.load_request(id)
     if r then
       lanes[r.lane] = true
-      finish(r, 0, 0, true, now)
+      fg.finish(r, 0, 0, true, now)
     else
-      call('SREM', key('waiting', gateway), id)
+      redis.call('SREM', fg.key('waiting', gateway), id)
     end
   end
   for _, id in ipairs(held) do
-    local r = load_request(id)
+    local r = fg.load_request(id)
     if r then
       lanes[r.lane] = true
-      sweep_lease(r, now)
+      fg.sweep_lease(r, now)
     else
-      call('ZREM', key('held', gateway), id)
+      redis.call('ZREM', fg.key('held', gateway), id)
     end
   end
   if #waiting < budget and #held < budget then
-    call('ZREM', PREFIX .. 'gateways', gateway)
-    call('HDEL', PREFIX .. 'joined', gateway)
+    redis.call('ZREM', gateways, gateway)
+    redis.call('HDEL', fg.PREFIX .. 'joined', gateway)
   end
   return lanes
+end
+
+-- Writes what the script changed of the records that are kept until its end.
+function fg.save()
+  fg.save_settings()
+  fg.save_accounts()
+  fg.save_lanes()
+  fg.save_profiles()
 end

@@ -3,45 +3,60 @@
 -- was alone for a minute has the whole lane as its share. Lanes without headroom skip all of this.
 --
 -- 'active:<lane>' scores tenants by their last arrival, 'weights:<lane>' holds their weights,
--- 'running:<lane>' their granted requests; 'lane:<lane>' the limit and the weights' sum, which every
--- renew sets right.
+-- 'running:<lane>' their granted requests; the lane's record has the weights' sum.
 
 local ACTIVE_MS = 60000
+local FORGOTTEN = 500 -- at most, per lane and heartbeat
 
-local function note_active(r, now)
-  if settings.headroom_of[r.lane] then
-    call('ZADD', key('active', r.lane), now, r.tenant)
-    if call('HSET', key('weights', r.lane), r.tenant, r.tenant_weight) == 1 then
-      call('HINCRBYFLOAT', key('lane', r.lane), 'active_weight', r.tenant_weight)
+function fg.change_active_weight(lane, change)
+  local record = fg.lane_record(lane)
+  record.active_weight, record.dirty = record.active_weight + change, true
+end
+
+function fg.note_active(r, now)
+  if fg.settings.headroom_of[r.lane] then
+    redis.call('ZADD', fg.key('active', r.lane), now, r.tenant)
+    local before = tonumber(redis.call('HGET', fg.key('weights', r.lane), r.tenant)) or 0
+    if before ~= r.tenant_weight then
+      redis.call('HSET', fg.key('weights', r.lane), r.tenant, r.tenant_weight)
+      fg.change_active_weight(r.lane, r.tenant_weight - before)
     end
   end
 end
 
-local function note_running(r, change)
-  if settings.headroom_of[r.lane] then
-    local running = call('HINCRBY', key('running', r.lane), r.tenant, change)
+function fg.note_running(r, change)
+  if fg.settings.headroom_of[r.lane] then
+    local running = redis.call('HINCRBY', fg.key('running', r.lane), r.tenant, change)
     if running <= 0 then
-      call('HDEL', key('running', r.lane), r.tenant)
+      redis.call('HDEL', fg.key('running', r.lane), r.tenant)
     end
   end
 end
 
--- Sum of the weights of those who sent something within the last minute; forgets the others.
-local function active_weight(lane, now)
-  for _, tenant in ipairs(call('ZRANGEBYSCORE', key('active', lane), '-inf', now - ACTIVE_MS)) do
-    call('HDEL', key('weights', lane), tenant)
-    call('ZREM', key('active', lane), tenant)
+-- Forgets those who sent nothing within the last minute, some at a time. The sum of weights begins
+-- anew when nobody is left, so that what rounding left of it does not add up.
+function fg.forget_inactive(lane, now)
+  local active, weights = fg.key('active', lane), fg.key('weights', lane)
+  local gone = redis.call('ZRANGEBYSCORE', active, '-inf', now - ACTIVE_MS, 'LIMIT', 0, FORGOTTEN)
+  if not gone[1] then
+    return
   end
   local sum = 0
-  for _, weight in ipairs(call('HVALS', key('weights', lane))) do
-    sum = sum + tonumber(weight)
+  for _, weight in ipairs(redis.call('HMGET', weights, unpack(gone))) do
+    sum = sum + (tonumber(weight) or 0)
   end
-  return sum
+  redis.call('HDEL', weights, unpack(gone))
+  redis.call('ZREM', active, unpack(gone))
+  if redis.call('EXISTS', active) == 1 then
+    fg.change_active_weight(lane, -sum)
+  else
+    fg.change_active_weight(lane, -fg.lane_record(lane).active_weight)
+  end
 end
 
-local function free_sequences(lane)
+function fg.free_sequences(lane)
   local free = 0
-  local scores = call('ZRANGEBYSCORE', free_key(lane), '(0', '+inf', 'WITHSCORES')
+  local scores = redis.call('ZRANGEBYSCORE', fg.free_key(lane), '(0', '+inf', 'WITHSCORES')
   for i = 2, #scores, 2 do
     free = free + tonumber(scores[i])
   end
@@ -50,19 +65,17 @@ end
 
 -- Whether the request may have a sequence of the lane: one beyond the headroom, or its tenant runs
 -- less than its share of the lane.
-local function may_take(r, lane)
-  local headroom = settings.headroom_of[lane]
+function fg.may_take(r, lane)
+  local headroom = fg.settings.headroom_of[lane]
   if not headroom then
     return true
   end
-  local v = call('HMGET', key('lane', lane), 'limit', 'active_weight')
-  local limit = tonumber(v[1]) or 0
-  if free_sequences(lane) > headroom * limit then
+  local limit, others = fg.lane_record(lane).limit, fg.lane_record(lane).active_weight
+  if fg.free_sequences(lane) > headroom * limit then
     return true
   end
-  local running = tonumber(call('HGET', key('running', lane), r.tenant)) or 0
-  local others = tonumber(v[2]) or 0
-  if call('HEXISTS', key('weights', lane), r.tenant) == 1 then
+  local running = tonumber(redis.call('HGET', fg.key('running', lane), r.tenant)) or 0
+  if redis.call('HEXISTS', fg.key('weights', lane), r.tenant) == 1 then
     others = math.max(0, others - r.tenant_weight)
   end
   return running < limit * r.tenant_weight / (others + r.tenant_weight)

@@ -3,184 +3,205 @@
 -- 'line:<lane>' → 'line:<lane>:<tenant>' → 'line:<lane>:<tenant>:<user>', sorted sets. In the last
 -- one continuations of an interaction come before first calls, then arrival decides.
 
-local FIRST_CALL = 2 ^ 50 -- added to the arrival number of a first call; arrivals stay far below
+fg.FIRST_CALL = 2 ^ 50 -- added to the arrival number of a first call; arrivals stay far below
 
-local REQUEST = {
-  'state', 'tenant', 'user', 'app', 'lane', 'engine', 'gateway', 'cost', 'tokens', 'kv', 'held_kv',
-  'price', 'tenant_weight', 'user_weight', 'expected', 'continuation', 'interaction', 'avoid',
-  'line_tenant', 'line_user', 'passed', 'queued_at', 'has_app_limits',
-}
-local NUMBERS = {
-  cost = true, tokens = true, kv = true, held_kv = true, price = true, tenant_weight = true,
-  user_weight = true, expected = true, passed = true, queued_at = true,
-}
-
-local function load_request(id)
-  local values = call('HMGET', key('request', id), unpack(REQUEST))
-  if not values[1] then
-    return nil
-  end
-  local r = {id = id}
-  for i, name in ipairs(REQUEST) do
-    r[name] = NUMBERS[name] and (tonumber(values[i]) or 0) or values[i]
-  end
-  return r
+-- A request's record, from its arrival until it is settled. `state` is waiting, granted or swept;
+-- `held_kv` are the KV tokens that it takes of its engine, `passed` the service units that others
+-- passed it with.
+function fg.load_request(id)
+  local state, tenant, user, app, lane, engine, gateway, cost, tokens, kv, held_kv, price,
+    tenant_weight, user_weight, expected, continuation, interaction, avoid, line_tenant, line_user,
+    passed, has_app_limits = fg.read_record(fg.key('request', id))
+  return state and {
+    id = id, state = state, tenant = tenant, user = user, app = app, lane = lane, engine = engine,
+    gateway = gateway, cost = cost, tokens = tokens, kv = kv, held_kv = held_kv, price = price,
+    tenant_weight = tenant_weight, user_weight = user_weight, expected = expected,
+    continuation = continuation, interaction = interaction, avoid = avoid, passed = passed,
+    line_tenant = line_tenant, line_user = line_user, has_app_limits = has_app_limits,
+  }
 end
 
-local function save_request(r, fields)
-  local values = {}
-  for _, name in ipairs(fields or REQUEST) do
-    if r[name] then
-      table.insert(values, name)
-      table.insert(values, r[name])
-    end
-  end
-  call('HSET', key('request', r.id), unpack(values))
+function fg.save_request(r, ttl_ms)
+  fg.write_record(fg.key('request', r.id), ttl_ms,
+    r.state, r.tenant, r.user, r.app, r.lane, r.engine, r.gateway, r.cost, r.tokens, r.kv, r.held_kv,
+    r.price, r.tenant_weight, r.user_weight, r.expected, r.continuation, r.interaction, r.avoid,
+    r.line_tenant, r.line_user, r.passed, r.has_app_limits)
 end
 
-local function tenants_key(lane)
-  return key('line', lane)
+function fg.tenants_key(lane)
+  return fg.key('line', lane)
 end
 
-local function users_key(r)
-  return tenants_key(r.lane) .. ':' .. r.line_tenant
+function fg.users_key(r)
+  return fg.tenants_key(r.lane) .. ':' .. r.line_tenant
 end
 
-local function requests_key(r)
-  return users_key(r) .. ':' .. r.line_user
+function fg.requests_key(r)
+  return fg.users_key(r) .. ':' .. r.line_user
 end
 
 -- Head start of a user whose next request continues an interaction, in units of S_u. It is bounded,
 -- so that a running interaction finishes soon and nobody starves.
-local function head_start(r, head_score)
-  if settings.advantage == 0 or head_score >= FIRST_CALL then
+function fg.head_start(r, head_score)
+  if fg.settings.advantage == 0 or head_score >= fg.FIRST_CALL then
     return 0
   end
-  return user_units(r, settings.advantage * r.expected)
+  return fg.user_units(r, fg.settings.advantage * r.expected)
 end
 
 -- Where tenant and user of `r` stand in lane `lane`.
-local function line_place(r, lane)
-  local line_tenant, line_user = line_names(r.tenant, r.user)
+function fg.line_place(r, lane)
+  local line_tenant, line_user = fg.line_names(r.tenant, r.user)
   return {lane = lane, line_tenant = line_tenant, line_user = line_user}
 end
 
 -- Scores of tenant and user of `r`; 0 at a level that is not told apart. `head`: see head_start.
-local function tenant_score(r)
-  return settings.fair and settings.levels ~= 'user' and load_counters(r).s or 0
+function fg.tenant_score(r)
+  return fg.settings.fair and fg.settings.levels ~= 'user' and fg.load_counters(r).s or 0
 end
 
-local function user_score(r, head)
-  local _, u = load_counters(r)
-  return settings.fair and settings.levels ~= 'tenant' and u.s - head_start(r, head) or 0
+function fg.user_score(r, head)
+  local _, u = fg.load_counters(r)
+  return fg.settings.fair and fg.settings.levels ~= 'tenant' and u.s - fg.head_start(r, head) or 0
 end
 
 -- Gives tenant and user of `r` the place in lane `lane` that their counters say; drops empty lines.
-local function reposition(r, lane)
-  local place = line_place(r, lane)
-  local users, tenants = users_key(place), tenants_key(lane)
-  local head = call('ZRANGE', requests_key(place), 0, 0, 'WITHSCORES')
+function fg.reposition(r, lane)
+  local place = fg.line_place(r, lane)
+  local users, tenants = fg.users_key(place), fg.tenants_key(lane)
+  local head = redis.call('ZRANGE', fg.requests_key(place), 0, 0, 'WITHSCORES')
   if head[1] then
-    call('ZADD', users, user_score(r, tonumber(head[2])), place.line_user)
+    redis.call('ZADD', users, fg.user_score(r, tonumber(head[2])), place.line_user)
   else
-    call('ZREM', users, place.line_user)
+    redis.call('ZREM', users, place.line_user)
   end
-  if head[1] or call('EXISTS', users) == 1 then
-    call('ZADD', tenants, tenant_score(r), place.line_tenant)
+  if head[1] or redis.call('EXISTS', users) == 1 then
+    redis.call('ZADD', tenants, fg.tenant_score(r), place.line_tenant)
   else
-    call('ZREM', tenants, place.line_tenant)
+    redis.call('ZREM', tenants, place.line_tenant)
   end
 end
 
 -- The same where nobody came or left, so that only scores change.
-local function rescore(r, lane)
-  local place = line_place(r, lane)
-  local _, u = load_counters(r)
-  local head = u.waiting > 0 and call('ZRANGE', requests_key(place), 0, 0, 'WITHSCORES') or {}
+function fg.rescore(r, lane)
+  local place = fg.line_place(r, lane)
+  local _, u = fg.load_counters(r)
+  local requests = fg.requests_key(place)
+  local head = u.waiting > 0 and redis.call('ZRANGE', requests, 0, 0, 'WITHSCORES') or {}
   if head[1] then
-    call('ZADD', users_key(place), user_score(r, tonumber(head[2])), place.line_user)
+    redis.call('ZADD', fg.users_key(place), fg.user_score(r, tonumber(head[2])), place.line_user)
   end
-  call('ZADD', tenants_key(lane), 'XX', tenant_score(r), place.line_tenant)
+  redis.call('ZADD', fg.tenants_key(lane), 'XX', fg.tenant_score(r), place.line_tenant)
 end
 
 -- After a charge: in every lane where the tenant may wait; always in `left`, the lane whose line the
 -- request just left.
-local function reposition_everywhere(r, left)
-  local waits = settings.fair and tenant_account(r).waiting > 0
-  for _, lane in ipairs(settings.lane_names) do
+function fg.reposition_everywhere(r, left)
+  local waits = fg.settings.fair and fg.tenant_account(r).waiting > 0
+  for _, lane in ipairs(fg.settings.lane_names) do
     if lane == left then
-      reposition(r, lane)
+      fg.reposition(r, lane)
     elseif waits then
-      rescore(r, lane)
+      fg.rescore(r, lane)
     end
   end
 end
 
 -- Where a request stands among those of its user.
-local function place_of(r, arrival)
-  if r.continuation == '1' and settings.fair then
+function fg.place_of(r, arrival)
+  if r.continuation and fg.settings.fair then
     return arrival
   end
-  return arrival + FIRST_CALL
+  return arrival + fg.FIRST_CALL
 end
 
-local function enqueue(r, now)
-  local arrival = place_of(r, call('INCR', PREFIX .. 'arrivals'))
-  local t, u = tenant_account(r), user_account(r)
-  r.state, r.queued_at = 'waiting', now
-  save_request(r)
-  call('ZADD', requests_key(r), arrival, r.id)
-  call('SADD', key('waiting', r.gateway), r.id)
-  if call('HINCRBY', key('lane', r.lane), 'waiting', 1) == 1 then
-    call('HSET', key('lane', r.lane), 'granted_at', now) -- the pace is that of a line that moves
+function fg.enqueue(r, now)
+  local arrival = fg.place_of(r, redis.call('INCR', fg.PREFIX .. 'arrivals'))
+  local t, u, lane = fg.tenant_account(r), fg.user_account(r), fg.lane_record(r.lane)
+  r.state = 'waiting'
+  fg.save_request(r)
+  redis.call('ZADD', fg.requests_key(r), arrival, r.id)
+  redis.call('SADD', fg.key('waiting', r.gateway), r.id)
+  if lane.waiting == 0 then
+    lane.granted_at = now -- the pace is that of a line that moves
   end
-  t.waiting, u.waiting, t.dirty, u.dirty = t.waiting + 1, u.waiting + 1, true, true
-  reposition(r, r.lane)
+  lane.waiting, t.waiting, u.waiting = lane.waiting + 1, t.waiting + 1, u.waiting + 1
+  lane.dirty, t.dirty, u.dirty = true, true, true
+  fg.reposition(r, r.lane)
 end
 
 -- The caller repositions afterwards, once the counters are as they will be.
-local function leave_line(r)
-  local t, u = tenant_account(r), user_account(r)
-  call('ZREM', requests_key(r), r.id)
-  call('SREM', key('waiting', r.gateway), r.id)
-  call('HINCRBY', key('lane', r.lane), 'waiting', -1)
+function fg.leave_line(r)
+  local t, u, lane = fg.tenant_account(r), fg.user_account(r), fg.lane_record(r.lane)
+  redis.call('ZREM', fg.requests_key(r), r.id)
+  redis.call('SREM', fg.key('waiting', r.gateway), r.id)
+  lane.waiting = math.max(0, lane.waiting - 1)
   t.waiting, u.waiting = math.max(0, t.waiting - 1), math.max(0, u.waiting - 1)
-  t.dirty, u.dirty = true, true
+  lane.dirty, t.dirty, u.dirty = true, true, true
+end
+
+-- A place whose record is gone or not to be read (see common.lua): it must not hold up the line.
+function fg.drop_place(place, id)
+  local requests, users = fg.requests_key(place), fg.users_key(place)
+  local lane = fg.lane_record(place.lane)
+  redis.call('ZREM', requests, id)
+  lane.waiting, lane.dirty = math.max(0, lane.waiting - 1), true
+  if redis.call('EXISTS', requests) == 0 then
+    redis.call('ZREM', users, place.line_user)
+  end
+  if redis.call('EXISTS', users) == 0 then
+    redis.call('ZREM', fg.tenants_key(place.lane), place.line_tenant)
+  end
 end
 
 -- The request that is next in a lane: the tenant with least S_t, its user with least S_u. `nth`
 -- counts tenants from 0: backfill looks behind the first.
-local function head_of_line(lane, nth)
-  local tenant = call('ZRANGE', tenants_key(lane), nth, nth)[1]
+function fg.head_of_line(lane, nth)
+  local tenant = redis.call('ZRANGE', fg.tenants_key(lane), nth, nth)[1]
   if not tenant then
     return nil
   end
   local place = {lane = lane, line_tenant = tenant}
-  place.line_user = call('ZRANGE', users_key(place), 0, 0)[1]
-  return load_request(call('ZRANGE', requests_key(place), 0, 0)[1])
+  place.line_user = redis.call('ZRANGE', fg.users_key(place), 0, 0)[1]
+  local id = redis.call('ZRANGE', fg.requests_key(place), 0, 0)[1]
+  local r = fg.load_request(id)
+  if r then
+    return r
+  end
+  fg.drop_place(place, id)
+  return fg.head_of_line(lane, nth)
 end
 
 -- Lines up anew everybody who waits, in the order of arrival: what tells them apart has changed.
-local function line_up_again(lane)
+function fg.line_up_again(lane)
   local waiting = {}
-  for _, tenant in ipairs(call('ZRANGE', tenants_key(lane), 0, -1)) do
+  for _, tenant in ipairs(redis.call('ZRANGE', fg.tenants_key(lane), 0, -1)) do
     local place = {lane = lane, line_tenant = tenant}
-    for _, user in ipairs(call('ZRANGE', users_key(place), 0, -1)) do
+    for _, user in ipairs(redis.call('ZRANGE', fg.users_key(place), 0, -1)) do
       place.line_user = user
-      local requests = call('ZRANGE', requests_key(place), 0, -1, 'WITHSCORES')
+      local requests = redis.call('ZRANGE', fg.requests_key(place), 0, -1, 'WITHSCORES')
       for i = 1, #requests, 2 do
-        table.insert(waiting, {id = requests[i], arrival = tonumber(requests[i + 1]) % FIRST_CALL})
+        local arrival = tonumber(requests[i + 1]) % fg.FIRST_CALL
+        table.insert(waiting, {id = requests[i], arrival = arrival})
       end
-      call('DEL', requests_key(place))
+      redis.call('DEL', fg.requests_key(place))
     end
-    call('DEL', users_key(place))
+    redis.call('DEL', fg.users_key(place))
   end
-  call('DEL', tenants_key(lane))
+  redis.call('DEL', fg.tenants_key(lane))
+  local one_of_each_user, standing = {}, 0
   for _, w in ipairs(waiting) do
-    local r = load_request(w.id)
-    r.line_tenant, r.line_user = line_names(r.tenant, r.user)
-    save_request(r, {'line_tenant', 'line_user'})
-    call('ZADD', requests_key(r), place_of(r, w.arrival), r.id)
-    reposition(r, lane)
+    local r = fg.load_request(w.id)
+    if r then
+      r.line_tenant, r.line_user = fg.line_names(r.tenant, r.user)
+      fg.save_request(r)
+      local requests = fg.requests_key(r)
+      redis.call('ZADD', requests, fg.place_of(r, w.arrival), r.id)
+      one_of_each_user[requests], standing = r, standing + 1
+    end
   end
+  for _, r in pairs(one_of_each_user) do
+    fg.reposition(r, lane)
+  end
+  fg.lane_record(lane).waiting, fg.lane_record(lane).dirty = standing, true
 end

@@ -10,16 +10,16 @@
 --       lines do not outlive one), gateways (alive), more (grants are left for another call), grants,
 --       lanes {free, waiting, limit, seqs}, apps (their profiles)
 
-local now = clock(ARGV[1])
+local now = fg.clock(ARGV[1])
 local gateway, lease_ms = ARGV[2], tonumber(ARGV[3])
-local gateways_key = PREFIX .. 'gateways'
-if not gateway_lives(gateway, now) then
-  call('HSET', PREFIX .. 'joined', gateway, string.format('%.3f', now))
+local gateways_key = fg.PREFIX .. 'gateways'
+if not fg.gateway_lives(gateway, now) then
+  redis.call('HSET', fg.PREFIX .. 'joined', gateway, string.format('%.3f', now))
 end
 
 -- What decides by whom and by what requests are told apart in line.
 local function line_rules()
-  return load_settings() and settings.order .. ' ' .. settings.levels
+  return fg.load_settings() and fg.settings.order .. ' ' .. fg.settings.levels
 end
 local old_rules = line_rules()
 
@@ -29,50 +29,45 @@ local LANE_LEASES = 10
 
 local function join_lanes(own)
   for lane in string.gmatch(own.lanes, '[^,]+') do
-    call('ZADD', PREFIX .. 'lanes', now + LANE_LEASES * lease_ms, lane)
-    call('HDEL', key('lane', lane), 'headroom')
+    redis.call('ZADD', fg.PREFIX .. 'lanes', now + LANE_LEASES * lease_ms, lane)
+    redis.call('HDEL', fg.PREFIX .. 'headroom', lane)
   end
   for lane, share in string.gmatch(own.headroom or '', ',([^=]+)=([^,]+)') do
-    call('HSET', key('lane', lane), 'headroom', share)
+    redis.call('HSET', fg.PREFIX .. 'headroom', lane, share)
   end
-  call('ZREMRANGEBYSCORE', PREFIX .. 'lanes', '-inf', '(' .. string.format('%.0f', now))
-  local names = call('ZRANGE', PREFIX .. 'lanes', 0, -1)
-  table.sort(names)
-  own.lanes, own.headroom = '', ''
-  for _, lane in ipairs(names) do
-    own.lanes = own.lanes .. ',' .. lane
-    local share = call('HGET', key('lane', lane), 'headroom')
-    if share then
-      own.headroom = own.headroom .. ',' .. lane .. '=' .. share
-    end
+  redis.call('ZREMRANGEBYSCORE', fg.PREFIX .. 'lanes', '-inf', '(' .. string.format('%.0f', now))
+  own.lane_names = redis.call('ZRANGE', fg.PREFIX .. 'lanes', 0, -1)
+  table.sort(own.lane_names)
+  own.headroom_of = {}
+  for _, lane in ipairs(own.lane_names) do
+    local share = redis.call('HGET', fg.PREFIX .. 'headroom', lane)
+    own.headroom_of[lane] = own.fair and tonumber(share) or nil
   end
+  own.lanes, own.headroom = nil, nil
 end
 
 local own = cjson.decode(ARGV[4])
+own.fair = own.order == 'fair'
 join_lanes(own)
-local values = {}
-for name, value in pairs(own) do
-  table.insert(values, name)
-  table.insert(values, value)
-end
-call('HSET', KEYS[1], unpack(values))
-call('HSETNX', KEYS[1], 'epoch', gateway .. '@' .. string.format('%.0f', now))
+redis.call('HSET', KEYS[1], 'rules', fg.pack_record(own))
+redis.call('HSETNX', KEYS[1], 'epoch', gateway .. '@' .. string.format('%.0f', now))
 local new_rules = line_rules()
 if old_rules and old_rules ~= new_rules then
-  for _, lane in ipairs(settings.lane_names) do
-    line_up_again(lane)
+  for _, lane in ipairs(fg.settings.lane_names) do
+    fg.line_up_again(lane)
   end
 end
 
-if ARGV[8] == '1' then
-  call('ZADD', gateways_key, now - 1, gateway) -- leaving: what it still holds is swept like a dead one's
+if ARGV[8] == '1' then -- leaving: what it still holds is swept like a dead one's
+  redis.call('ZADD', gateways_key, now - 1, gateway)
 else
-  call('ZADD', gateways_key, now + lease_ms, gateway)
+  redis.call('ZADD', gateways_key, now + lease_ms, gateway)
 end
 
-for _, lane in ipairs(cjson.decode(ARGV[5])) do
-  call('HSET', key('lane', lane.name), 'max_waiting', lane.max_waiting,
-    'max_waiting_per_tenant', lane.max_waiting_per_tenant)
+for _, queue in ipairs(cjson.decode(ARGV[5])) do
+  local lane = fg.lane_record(queue.name)
+  lane.max_waiting, lane.max_waiting_per_tenant = queue.max_waiting, queue.max_waiting_per_tenant
+  lane.dirty = true
 end
 
 -- The adaptive limit: additive increase while it binds and the engine has room, multiplicative
@@ -93,14 +88,14 @@ local function adapt(old, e)
 end
 
 local function report(e)
-  local e_key = engine_key(e.lane, e.name)
-  local limit, adapted_at = adapt(call('HMGET', e_key, 'limit', 'adapted_at', 'seqs'), e)
-  call('HSETNX', e_key, 'seqs', 0)
-  call('HSETNX', e_key, 'kv', 0)
-  call('HSET', e_key, 'max_seqs', e.max_seqs, 'max_kv', e.max_kv, 'limit', limit,
+  local e_key = fg.engine_key(e.lane, e.name)
+  local limit, adapted_at = adapt(redis.call('HMGET', e_key, 'limit', 'adapted_at', 'seqs'), e)
+  redis.call('HSETNX', e_key, 'seqs', 0)
+  redis.call('HSETNX', e_key, 'kv', 0)
+  redis.call('HSET', e_key, 'max_seqs', e.max_seqs, 'max_kv', e.max_kv, 'limit', limit,
     'adapted_at', adapted_at, 'up', e.up, 'seen', now)
-  call('SADD', key('engines', e.lane), e.name)
-  show_free(e.lane, e.name)
+  redis.call('SADD', fg.key('engines', e.lane), e.name)
+  fg.show_free(e.lane, e.name)
 end
 
 for _, e in ipairs(cjson.decode(ARGV[6])) do
@@ -109,20 +104,20 @@ end
 
 -- An engine that no living gateway reports any more takes no new requests.
 local function forget_unseen(lane, name)
-  local seen = tonumber(call('HGET', engine_key(lane, name), 'seen')) or 0
+  local seen = tonumber(redis.call('HGET', fg.engine_key(lane, name), 'seen')) or 0
   if seen < now - 2 * lease_ms then
-    call('ZREM', free_key(lane), name)
-    call('HSET', engine_key(lane, name), 'up', 0)
+    redis.call('ZREM', fg.free_key(lane), name)
+    redis.call('HSET', fg.engine_key(lane, name), 'up', 0)
   end
 end
 
 local stats, grants = {}, {}
-sweep(now, 200)
-for _, lane in ipairs(settings.lane_names) do
+fg.sweep(now, 200)
+for _, lane in ipairs(fg.settings.lane_names) do
   local lane_stats = {free = 0, limit = 0, seqs = 0, up = 0}
-  for _, name in ipairs(call('SMEMBERS', key('engines', lane))) do
+  for _, name in ipairs(redis.call('SMEMBERS', fg.key('engines', lane))) do
     forget_unseen(lane, name)
-    local v = call('HMGET', engine_key(lane, name), 'up', 'limit', 'seqs')
+    local v = redis.call('HMGET', fg.engine_key(lane, name), 'up', 'limit', 'seqs')
     local limit, seqs = math.floor(tonumber(v[2])), tonumber(v[3])
     if v[1] == '1' then
       lane_stats.up = lane_stats.up + 1
@@ -131,39 +126,47 @@ for _, lane in ipairs(settings.lane_names) do
     lane_stats.seqs = lane_stats.seqs + seqs
   end
   stats[lane] = lane_stats
-  call('HSET', key('lane', lane), 'limit', lane_stats.limit,
-    'active_weight', settings.headroom_of[lane] and active_weight(lane, now) or 0)
+  fg.lane_record(lane).limit, fg.lane_record(lane).dirty = lane_stats.limit, true
+  if fg.settings.headroom_of[lane] then
+    fg.forget_inactive(lane, now)
+  end
 end
-grant_waiting(settings.lane_names[1], now, grants)
-save_accounts()
+fg.grant_waiting(fg.settings.lane_names[1], now, grants)
+fg.save()
 
 for lane, lane_stats in pairs(stats) do
-  lane_stats.free = free_sequences(lane)
-  lane_stats.waiting = tonumber(call('HGET', key('lane', lane), 'waiting')) or 0
+  lane_stats.free = fg.free_sequences(lane)
+  lane_stats.waiting = fg.lane_record(lane).waiting
 end
 
-local missed = deliver(grants, gateway)
-for _, id in ipairs(call('ZRANGEBYSCORE', key('held', gateway), ARGV[7], '+inf')) do
-  local r = load_request(id)
+local missed = fg.deliver(grants, gateway)
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', fg.key('held', gateway), ARGV[7], '+inf')) do
+  local r = fg.load_request(id)
   if r then
-    table.insert(missed, describe(r))
+    table.insert(missed, fg.describe(r))
   end
 end
 
+local function exact(number)
+  return string.format('%.17g', number)
+end
+
 local apps = {}
-for _, app in ipairs(call('SMEMBERS', PREFIX .. 'apps')) do
-  local v = call('HMGET', key('app', app), 'samples', 'mean_cost', 'output_quantile', 'bytes_per_token')
-  if v[1] then
-    table.insert(apps, {app, v[1], v[2], v[3], v[4]})
+for _, app in ipairs(redis.call('SMEMBERS', fg.PREFIX .. 'apps')) do
+  local p = fg.pool_profile(app)
+  if p.samples then
+    table.insert(apps, {
+      app, exact(p.samples), exact(p.mean_cost), exact(p.output_quantile), exact(p.bytes_per_token),
+    })
   end
 end
 
 return cjson.encode({
-  epoch = settings.epoch,
+  epoch = redis.call('HGET', KEYS[1], 'epoch'),
   now = string.format('%.3f', now),
-  joined = call('HGET', PREFIX .. 'joined', gateway),
-  gateways = call('ZCOUNT', gateways_key, now, '+inf'),
-  more = #grants >= MAX_GRANTS,
+  joined = redis.call('HGET', fg.PREFIX .. 'joined', gateway),
+  gateways = redis.call('ZCOUNT', gateways_key, now, '+inf'),
+  more = #grants >= fg.MAX_GRANTS,
   grants = table.concat(missed, '\n'),
   lanes = stats,
   apps = apps,

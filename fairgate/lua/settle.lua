@@ -8,20 +8,20 @@
 --       11 further id by which later calls will name the interaction ('' for none)
 -- Reply {'0'} if unknown, else {'1', grants of the calling gateway…} each 'id lane engine priority'
 
-local now = clock(ARGV[1])
-local r = load_settings() and load_request(ARGV[2])
+local now = fg.clock(ARGV[1])
+local r = fg.load_settings() and fg.load_request(ARGV[2])
 if not r then
   return {'0'}
 end
 local cost, tokens, void = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6] == '1'
-finish(r, cost, tokens, void, now)
+fg.finish(r, cost, tokens, void, now)
 if ARGV[11] ~= '' and not void then
-  continue_as(r, r.tenant .. ':' .. ARGV[11], tokens, now)
+  fg.continue_as(r, r.tenant .. ':' .. ARGV[11], tokens, now)
 end
 if ARGV[7] == '1' then
-  learn(r, cost * r.price, tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10]))
+  fg.learn(r, cost * r.price, tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10]))
 end
 local grants = {}
-grant_waiting(r.lane, now, grants)
-save_accounts()
-return {'1', unpack(deliver(grants, ARGV[3]))}
+fg.grant_waiting(r.lane, now, grants)
+fg.save()
+return {'1', unpack(fg.deliver(grants, ARGV[3]))}

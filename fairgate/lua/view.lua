@@ -12,22 +12,22 @@
 local LOOKS = 32     -- members of one line whose turns are worked out; those behind count once
 local SCANNED = 256  -- requests that are looked at where a line does not tell users apart
 
-local now = clock(ARGV[1])
+local now = fg.clock(ARGV[1])
 local tenant, user = ARGV[2], ARGV[3]
-if not load_settings() then
+if not fg.load_settings() then
   return {'unknown'}
 end
 
 local me = {tenant = tenant, user = user}
-local line_tenant, line_user = line_names(tenant, user)
-local t, u = load_counters(me)
+local line_tenant, line_user = fg.line_names(tenant, user)
+local t, u = fg.load_counters(me)
 
 local function account_view(a)
-  roll(a, now)
+  fg.roll(a, now)
   return {
-    requests = in_sight(a.rc, a.rp, now), requests_reset_ms = reset_ms(a.rc, a.rp, now),
-    tokens = in_sight(a.tc, a.tp, now), tokens_reset_ms = reset_ms(a.tc, a.tp, now),
-    tokens_today = a.du, day_ends_ms = DAY_MS - now % DAY_MS,
+    requests = fg.in_sight(a.rc, a.rp, now), requests_reset_ms = fg.reset_ms(a.rc, a.rp, now),
+    tokens = fg.in_sight(a.tc, a.tp, now), tokens_reset_ms = fg.reset_ms(a.tc, a.tp, now),
+    tokens_today = a.du, day_ends_ms = fg.DAY_MS - now % fg.DAY_MS,
     counter = a.s, flight = a.flight, waiting = a.waiting,
   }
 end
@@ -38,7 +38,7 @@ local function other_weight()
   end
   local sum = 0
   for name, weight in pairs(cjson.decode(ARGV[4])) do
-    if name ~= tenant and (tonumber(call('HGET', key('tenant', name), 'flight')) or 0) > 0 then
+    if name ~= tenant and fg.account(fg.key('tenant', name)).flight > 0 then
       sum = sum + weight
     end
   end
@@ -46,26 +46,21 @@ local function other_weight()
 end
 
 local function size(lane, a_tenant, a_user)
-  return call('ZCARD', requests_key({lane = lane, line_tenant = a_tenant, line_user = a_user}))
+  local place = {lane = lane, line_tenant = a_tenant, line_user = a_user}
+  return redis.call('ZCARD', fg.requests_key(place))
 end
 
--- What the next request of a line adds to the counters; only the fields that tell it.
 local function next_request(lane, a_tenant, a_user)
   local place = {lane = lane, line_tenant = a_tenant, line_user = a_user}
-  local id = call('ZRANGE', requests_key(place), 0, 0)[1]
-  local v = call('HMGET', key('request', id), 'cost', 'expected', 'tenant_weight', 'user_weight')
-  return {
-    cost = tonumber(v[1]), expected = tonumber(v[2]), tenant_weight = tonumber(v[3]),
-    user_weight = tonumber(v[4]),
-  }
+  return fg.load_request(redis.call('ZRANGE', fg.requests_key(place), 0, 0)[1])
 end
 
 -- Grants that the others of a line get before `own` gets one at the counter `level`, if nobody else
 -- comes: each is served until its counter has passed that level, or its requests are out.
 -- `describe_member` gives what one request adds to a member's counter and how many it has.
 local function turns_before(line_key, own, level, describe_member)
-  local members = call('ZRANGE', line_key, 0, LOOKS - 1, 'WITHSCORES')
-  local rank = call('ZRANK', line_key, own)
+  local members = redis.call('ZRANGE', line_key, 0, LOOKS - 1, 'WITHSCORES')
+  local rank = redis.call('ZRANK', line_key, own)
   local turns = math.max(0, rank - LOOKS)
   for i = 1, #members, 2 do
     local lead, before = level - tonumber(members[i + 1]), (i - 1) / 2 < rank
@@ -81,53 +76,54 @@ local tenants_seen = {} -- what `describe_tenant` found, for the second look
 
 -- The same among tenants, when `me` has had `own_turns` grants more than now.
 local function tenants_turns(lane, own_turns)
-  if line_tenant == NOBODY then
+  if line_tenant == fg.NOBODY then
     return 0
   end
-  local line_key = tenants_key(lane)
+  local line_key = fg.tenants_key(lane)
   local function describe_tenant(name)
     if not tenants_seen[lane .. ':' .. name] then
-      local a_user = call('ZRANGE', users_key({lane = lane, line_tenant = name}), 0, 0)[1]
+      local a_user = redis.call('ZRANGE', fg.users_key({lane = lane, line_tenant = name}), 0, 0)[1]
       local r = next_request(lane, name, a_user)
-      local waiting = tonumber(call('HGET', key('tenant', name), 'waiting'))
-      tenants_seen[lane .. ':' .. name] = {math.max(tenant_units(r, r.cost), HAIR), waiting}
+      local waiting = fg.account(fg.key('tenant', name)).waiting
+      tenants_seen[lane .. ':' .. name] = {math.max(fg.tenant_units(r, r.cost), fg.HAIR), waiting}
     end
     return unpack(tenants_seen[lane .. ':' .. name])
   end
-  local level = tonumber(call('ZSCORE', line_key, tenant)) + own_turns * describe_tenant(tenant)
+  local score = tonumber(redis.call('ZSCORE', line_key, tenant))
+  local level = score + own_turns * describe_tenant(tenant)
   return turns_before(line_key, tenant, level, describe_tenant)
 end
 
 local function users_turns(lane)
-  if line_user == NOBODY then
+  if line_user == fg.NOBODY then
     return 0
   end
-  local line_key = users_key({lane = lane, line_tenant = line_tenant})
+  local line_key = fg.users_key({lane = lane, line_tenant = line_tenant})
   local function describe_user(name)
     local r = next_request(lane, line_tenant, name)
-    return math.max(user_units(r, r.cost), HAIR), size(lane, line_tenant, name)
+    return math.max(fg.user_units(r, r.cost), fg.HAIR), size(lane, line_tenant, name)
   end
-  local level = tonumber(call('ZSCORE', line_key, line_user))
+  local level = tonumber(redis.call('ZSCORE', line_key, line_user))
   return turns_before(line_key, line_user, level, describe_user)
 end
 
 -- Where the first request of its own stands in a line that others share; nil: not among those seen.
 local function scan(lane, by_user)
   local place = {lane = lane, line_tenant = line_tenant, line_user = line_user}
-  for i, id in ipairs(call('ZRANGE', requests_key(place), 0, SCANNED - 1)) do
-    local owner = call('HMGET', key('request', id), 'tenant', 'user')
-    if owner[1] == tenant and (not by_user or owner[2] == user) then
+  for i, id in ipairs(redis.call('ZRANGE', fg.requests_key(place), 0, SCANNED - 1)) do
+    local owner = fg.load_request(id)
+    if owner.tenant == tenant and (not by_user or owner.user == user) then
       return i - 1
     end
   end
 end
 
 local function tenants_place(lane)
-  if line_tenant ~= NOBODY then
-    local rank = call('ZRANK', tenants_key(lane), tenant)
+  if line_tenant ~= fg.NOBODY then
+    local rank = redis.call('ZRANK', fg.tenants_key(lane), tenant)
     return rank and {before = rank, ahead = tenants_turns(lane, 0)} or nil
   end
-  local turns = line_user == NOBODY and t.waiting > 0 and scan(lane, false)
+  local turns = line_user == fg.NOBODY and t.waiting > 0 and scan(lane, false)
   return turns and {before = 0, ahead = turns} or nil
 end
 
@@ -136,10 +132,10 @@ local function users_place(lane)
     return nil
   end
   local turns, rank = 0, 0
-  if line_user == NOBODY then
+  if line_user == fg.NOBODY then
     turns = scan(lane, true)
   else
-    rank = call('ZRANK', users_key({lane = lane, line_tenant = line_tenant}), line_user)
+    rank = redis.call('ZRANK', fg.users_key({lane = lane, line_tenant = line_tenant}), line_user)
     turns = rank and users_turns(lane)
   end
   return turns and {before = rank, ahead = turns + tenants_turns(lane, turns)} or nil
@@ -148,19 +144,18 @@ end
 local running = 0
 
 local function lane_view(lane)
-  for _, engine in ipairs(call('SMEMBERS', key('engines', lane))) do
-    running = running + (tonumber(call('HGET', engine_key(lane, engine), 'seqs')) or 0)
+  for _, engine in ipairs(redis.call('SMEMBERS', fg.key('engines', lane))) do
+    running = running + (tonumber(redis.call('HGET', fg.engine_key(lane, engine), 'seqs')) or 0)
   end
-  local v = call('HMGET', key('lane', lane), 'waiting', 'pace_ms')
   return {
-    name = lane, engines = call('ZCARD', free_key(lane)), free = free_sequences(lane),
-    waiting = tonumber(v[1]) or 0, pace_ms = tonumber(v[2]),
+    name = lane, engines = redis.call('ZCARD', fg.free_key(lane)), free = fg.free_sequences(lane),
+    waiting = fg.lane_record(lane).waiting, pace_ms = fg.lane_record(lane).pace_ms,
     tenant = tenants_place(lane), user = users_place(lane),
   }
 end
 
 local lanes = {}
-for _, lane in ipairs(settings.lane_names) do
+for _, lane in ipairs(fg.settings.lane_names) do
   table.insert(lanes, lane_view(lane))
 end
 

@@ -26,10 +26,10 @@ _PREFIX = f"fg:{{{POOL}}}:"
 HEAD_FITS = compose_script(
     "head_fits",
     b"""
-    load_settings()
-    for _, lane in ipairs(settings.lane_names) do
-      local r = head_of_line(lane, 0)
-      if r and pick(lane, r.kv, r.avoid) then
+    fg.load_settings()
+    for _, lane in ipairs(fg.settings.lane_names) do
+      local r = fg.head_of_line(lane, 0)
+      if r and fg.pick(lane, r.kv, r.avoid) then
         return 1
       end
     end

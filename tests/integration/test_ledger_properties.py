@@ -173,9 +173,10 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # Invariants
 
-    def records(self) -> dict[str, dict[str, str]]:
+    def records(self) -> dict[str, dict[str, Any]]:
         keys = self.driver.client.scan_iter(f"{PREFIX}request:*", count=1000)
-        return {key.rsplit(":", 1)[1]: self.driver.client.hgetall(key) for key in keys}
+        ids = [key.rsplit(":", 1)[1] for key in keys]
+        return {i: self.driver.record("request", i) for i in ids}
 
     @invariant()
     def no_request_is_lost_or_invented(self) -> None:
@@ -208,7 +209,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 assert len(held) <= engine.max_num_seqs
                 assert int(e["kv"]) <= engine.kv_cache_tokens
 
-    def head(self, lane: str) -> dict[str, str] | None:
+    def head(self, lane: str) -> dict[str, Any] | None:
         client, line = self.driver.client, f"{PREFIX}line:{lane}"
         for _ in range(2):
             members = client.zrange(line, 0, 0)
@@ -254,6 +255,12 @@ class LedgerMachine(RuleBasedStateMachine):
             account = self.driver.record("tenant", tenant)
             assert int(account.get("flight", 0)) == len(states)
             assert int(account.get("waiting", 0)) == states.count(WAITING)
+
+    @invariant()
+    def lanes_count_who_waits(self) -> None:
+        waiting = Counter(r["lane"] for r in self.records().values() if r["state"] == WAITING)
+        counted = {lane: self.driver.record("lane", lane)["waiting"] for lane in LANES}
+        assert counted == {lane: waiting[lane] for lane in LANES}
 
 
 @pytest.mark.parametrize(

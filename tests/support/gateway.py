@@ -25,6 +25,7 @@ from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
 from fairgate.engines.process import free_port
+from support.records import read_record
 
 MODEL = "tiny"
 POOL = "main"
@@ -293,10 +294,9 @@ class LedgerView:
     def __exit__(self, *_: object) -> None:
         self._redis.close()
 
-    def record(self, kind: str, name: str) -> dict[str, str]:
-        """One hash, such as ``tenant`` / ``acme``."""
-        fields: Any = self._redis.hgetall(f"{self._prefix}{kind}:{name}")
-        return dict(fields)
+    def record(self, kind: str, name: str) -> dict[str, Any]:
+        """One record, such as ``tenant`` / ``acme``."""
+        return read_record(self._redis, self._prefix, kind, name)
 
     def number(self, kind: str, name: str, field: str) -> float:
         return float(self.record(kind, name).get(field) or 0)
@@ -315,21 +315,21 @@ class LedgerView:
 
     def waiting(self) -> float:
         """Requests in the pool's lines."""
-        return sum(float(self._redis.hget(k, "waiting") or 0) for k in self._keys("lane"))
+        return sum(self.number("lane", name, "waiting") for name in self._names("lane"))
 
     def in_use(self) -> dict[str, float]:
         """Sequences reserved, requests held and in line; empty when nothing is."""
         found: dict[str, float] = {}
         for kind in ("engine", "lane"):
-            for key in self._keys(kind):
+            for name in self._names(kind):
                 fields = ("seqs", "kv") if kind == "engine" else ("waiting",)
-                found |= {f"{key} {f}": float(self._redis.hget(key, f) or 0) for f in fields}
+                found |= {f"{kind}:{name} {f}": self.number(kind, name, f) for f in fields}
         for kind in ("held", "waiting"):
             found |= dict.fromkeys(self._keys(kind), 1.0)
-        for key in self._keys("request"):  # a swept one holds nothing but its estimate's charge
-            found[key] = float(self._redis.hget(key, "state") != "swept")
-        for key in self._keys("tenant"):
-            found[f"{key} flight"] = float(self._redis.hget(key, "flight") or 0)
+        for name in self._names("request"):  # a swept one holds nothing but its estimate's charge
+            found[f"request:{name}"] = float(self.record("request", name).get("state") != "swept")
+        for name in self._names("tenant"):
+            found[f"tenant:{name} flight"] = self.number("tenant", name, "flight")
         return {key: value for key, value in found.items() if value}
 
     def idle(self) -> bool:
@@ -337,6 +337,9 @@ class LedgerView:
 
     def _keys(self, kind: str) -> list[str]:
         return sorted(self._redis.scan_iter(f"{self._prefix}{kind}:*"))
+
+    def _names(self, kind: str) -> list[str]:
+        return [key.removeprefix(f"{self._prefix}{kind}:") for key in self._keys(kind)]
 
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]

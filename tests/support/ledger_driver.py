@@ -23,6 +23,7 @@ from fairgate.admission.link import Link
 from fairgate.admission.model import Ask, EngineReport, Served
 from fairgate.config import Limits, Policy, Queue, RateLimits
 from fairgate.policy import resolve_policy
+from support.records import read_record
 
 POOL = "test"
 PREFIX = f"fg:{{{POOL}}}:"
@@ -130,9 +131,9 @@ class LedgerDriver:
         self._note(*self._run(lambda: self.ledgers[gateway].cancel(request_id)))
         self.hear()
 
-    def record(self, kind: str, name: str) -> dict[str, str]:
-        """One hash of the ledger, such as ``tenant`` / ``acme``."""
-        return self.client.hgetall(f"{PREFIX}{kind}:{name}")
+    def record(self, kind: str, name: str) -> dict[str, Any]:
+        """One record of the ledger, such as ``tenant`` / ``acme``."""
+        return read_record(self.client, PREFIX, kind, name)
 
     def counter(self, tenant: str) -> float:
         return float(self.record("tenant", tenant).get("s", 0))

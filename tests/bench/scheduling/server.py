@@ -71,4 +71,4 @@ class Server:
 
 
 def _text(command: str | bytes) -> str:
-    return command.decode() if isinstance(command, bytes) else command
+    return command.decode(errors="replace") if isinstance(command, bytes) else command
