@@ -95,14 +95,17 @@ class _Run:
             trial.scenario, trial.scale, trial.seed, trial.source,
             calls_per_s=trial.load * served,
         )  # fmt: skip
-        real = [await self._real(workload, policy, served) for policy in trial.policies]
+        models = on_engines(workload, self._engines.at_speed(calibration.speed))
+        real = [await self._real(workload, models, policy, served) for policy in trial.policies]
         self._say(f"{self._name}, seed {trial.seed}: measuring what the engines can serve now")
         after = await capacity(trial.sample(), self._engines, self._folder, seed=trial.seed)
-        models = on_engines(workload, self._engines.at_speed(calibration.speed))
         simulated = [await self._simulated(models, policy, served) for policy in trial.policies]
         return Measured(replace_struct(calibration, calls_per_s_after=after), real, simulated)
 
-    async def _real(self, workload: Workload, policy: str, served: float) -> Result:
+    async def _real(
+        self, workload: Workload, models: Workload, policy: str, served: float
+    ) -> Result:
+        """``models``: the same on the engines' models, which tell what work the calls were."""
         site = on_engines(workload, self._engines.running, self._engines.model)
         limited, rpm = self._limited(site, policy)
 
@@ -123,7 +126,7 @@ class _Run:
         without = None
         if limited.abuser:
             without = await real(limited.without_abuser(), ", without the abuser")
-        result = self._result(limited, policy, served, rpm, recording, without)
+        result = self._result(models, policy, served, rpm, recording, without)
         run = replace_struct(result.run, real=True, idle_while_waiting_s=None)
         return Result(run, result.curves)
 

@@ -79,6 +79,18 @@ def test_goodput_leaves_out_late_slow_and_broken() -> None:
     assert run.duration_s == 60
 
 
+def test_an_interaction_is_within_the_slo_if_all_its_calls_are() -> None:
+    good = [outcome("a", s, interaction="good", calls=2, number=k) for k, s in enumerate((0, 5))]
+    slow = [outcome("a", s, interaction="slow", calls=2, number=k) for k, s in enumerate((0, 5))]
+    slow[1] = outcome("a", 5, interaction="slow", calls=2, number=1, first_token_s=50.0, end_s=51.0)
+    cut = [
+        outcome("a", 0, interaction="cut", calls=2),
+        refused("a", 9, interaction="cut", calls=2, number=1),
+    ]
+    run = run_of([*good, *slow, *cut])
+    assert (run.interactions_completed, run.interactions_in_slo) == (2, 1)
+
+
 def test_shares_are_weighed() -> None:
     even = [outcome(t, s) for s in range(20, 90) for t in ("a", "b")]
     run = run_of(even, contended=True)
