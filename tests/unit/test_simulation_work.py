@@ -41,10 +41,10 @@ def served(sizes: list[tuple[int, int]]) -> tuple[list[Outcome], float]:
     return outcomes, now_s
 
 
-@pytest.mark.parametrize("sizes", [[(200, 150)], [(4000, 100)], [(200, 150), (4000, 100)]])
+@pytest.mark.parametrize("sizes", [[(200, 150)], [(1000, 400)], [(200, 150), (1000, 400)]])
 def test_full_batches_are_all_that_an_engine_can_give(sizes: list[tuple[int, int]]) -> None:
     outcomes, end_s = served(sizes)
-    assert Work(outcomes, LANES).use([(0.0, end_s)]) == pytest.approx(1.0, abs=0.05)
+    assert Work(outcomes, LANES).use([(0.0, end_s)]) == pytest.approx(1.0, abs=0.02)
 
 
 def test_half_a_batch_is_less_and_half_the_time_is_half() -> None:
