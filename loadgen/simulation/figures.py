@@ -56,7 +56,8 @@ class Run(Summary, frozen=True, kw_only=True):
     """Tokens delivered while calls came in, per second: unlike the throughput, it leaves out how
     long the last ones took. It depends on which calls were served, see ``capacity_use``."""
     goodput_per_s: float
-    """Completed calls that met the SLO and belong to no broken interaction, per second."""
+    """Calls that ended while calls came in, met the SLO and belong to no broken interaction, per
+    second: how long the last interactions took does not dilute it."""
     tpot_ms: dict[str, float | None]
     worst_ttft_p99_ms: float | None
     """Of the tenant that is worst off."""
@@ -65,8 +66,10 @@ class Run(Summary, frozen=True, kw_only=True):
     throttled_interactions: int
     throttled_users: int
     interactions_completed: int
+    interactions_per_s: float
+    """Completed while calls came in: what came too late for that, an idle site finished."""
     interactions_in_slo: int
-    """Of those, with every call within the SLO."""
+    """Completed with every call within the SLO."""
     interactions_broken: int
     """Lost a call after at least one of them was served."""
     interactions_refused: int
@@ -142,7 +145,7 @@ def figures(
         capacity_use_waiting=work.use(overlap(backlog(outcomes), [(0.0, workload.span_s)])),
         steady_tokens_per_s=Accumulated(outcomes, Price(1, 1)).through(workload.span_s)
         / workload.span_s,
-        goodput_per_s=_goodput(outcomes, ended.broken, workload.slo) / summary.duration_s,
+        goodput_per_s=_goodput(outcomes, ended.broken, workload) / workload.span_s,
         tpot_ms={"p50": tpot.p50, "p90": tpot.p90, "p99": tpot.p99},
         worst_ttft_p99_ms=summary.tenants[worst].ttft_ms.p99,
         worst_tenant=worst,
@@ -150,7 +153,8 @@ def figures(
         throttled_interactions=len({o.interaction for o in lost if o.interaction}),
         throttled_users=len({(o.tenant, o.user) for o in lost}),
         interactions_completed=len(ended.completed),
-        interactions_in_slo=len(ended.completed - _late(outcomes, workload.slo)),
+        interactions_per_s=len(ended.completed_by(workload.span_s)) / workload.span_s,
+        interactions_in_slo=len(ended.completed.keys() - _late(outcomes, workload.slo)),
         interactions_broken=len(ended.broken),
         interactions_refused=len(ended.refused),
         idle_while_waiting_s=recording.idle_while_waiting_s,
@@ -183,8 +187,9 @@ def _bounds(
     )
 
 
-def _goodput(outcomes: Iterable[Outcome], broken: Collection[str], slo: Slo) -> int:
-    return sum(_meets(o, slo) and o.interaction not in broken for o in outcomes)
+def _goodput(outcomes: Iterable[Outcome], broken: Collection[str], workload: Workload) -> int:
+    in_time = (o for o in outcomes if o.end_s <= workload.span_s)
+    return sum(_meets(o, workload.slo) and o.interaction not in broken for o in in_time)
 
 
 def _meets(o: Outcome, slo: Slo) -> bool:

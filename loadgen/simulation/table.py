@@ -53,6 +53,7 @@ COLUMNS = (
     Column("throttled %", throttled_share, ".2f", "lower", chart=True),
     Column("queue timeouts", lambda r: r.throttled_by_cause.get("queue_timeout", 0), ",.0f"),
     Column("interactions done", lambda r: r.interactions_completed, ",.0f", "higher"),
+    Column("interactions done/s", lambda r: r.interactions_per_s, ".3f", "higher"),
     Column("interactions within the SLO", lambda r: r.interactions_in_slo, ",.0f", "higher"),
     Column("interactions broken", lambda r: r.interactions_broken, ",.0f", "lower"),
     Column("wasted tokens", lambda r: r.wasted_tokens, ",.0f", "lower", chart=True),
