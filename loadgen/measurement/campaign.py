@@ -24,9 +24,9 @@ from loadgen.simulation.campaign import Result
 from loadgen.simulation.curves import curves
 from loadgen.simulation.driver import Recording, simulate
 from loadgen.simulation.figures import Conditions, figures
-from loadgen.simulation.scenarios import REFUSED_BY_RPM, Scenario
+from loadgen.simulation.scenarios import Scenario
 from loadgen.simulation.sources import Source
-from loadgen.simulation.workload import Workload, rpm_that_refuses
+from loadgen.simulation.workload import Workload
 
 Say = Callable[[str], None]
 
@@ -107,7 +107,7 @@ class _Run:
     ) -> Result:
         """``models``: the same on the engines' models, which tell what work the calls were."""
         site = on_engines(workload, self._engines.running, self._engines.model)
-        limited, rpm = self._limited(site, policy)
+        limited, rpm = site.with_limits(self._trial.policies[policy].preset)
 
         async def real(part: Workload, what: str) -> Recording:
             self._say(
@@ -131,8 +131,8 @@ class _Run:
         return Result(run, result.curves)
 
     async def _simulated(self, workload: Workload, policy: str, served: float) -> Result:
-        limited, rpm = self._limited(workload, policy)
         settings, trial = self._trial.policies[policy], self._trial
+        limited, rpm = workload.with_limits(settings.preset)
 
         def virtual(part: Workload) -> Recording:
             return simulate(part, settings, self._store, seed=trial.seed, retries=trial.retries)
@@ -143,13 +143,6 @@ class _Run:
         if limited.abuser:
             without = await asyncio.to_thread(virtual, limited.without_abuser())
         return self._result(limited, policy, served, rpm, recording, without)
-
-    def _limited(self, workload: Workload, policy: str) -> tuple[Workload, int]:
-        """With the limit of requests per minute, where the policy or the scenario has one."""
-        rpm = 0
-        if workload.limited or self._trial.policies[policy].preset == "rpm":
-            rpm = rpm_that_refuses(workload.without_abuser().plan, REFUSED_BY_RPM)
-        return workload.with_user_rpm(rpm), rpm
 
     def _result(
         self, workload: Workload, policy: str, served: float, rpm: int,
