@@ -35,6 +35,9 @@ from loadgen.simulation.table import table_of
 ALL = "all"
 OWN_SITE = "Your own site"
 
+_SYNTHETIC = "synthetic:"
+_FEW = 100
+
 
 def simulate(
     scenarios: Annotated[
@@ -169,7 +172,7 @@ def _chosen(names: Sequence[str], site: Site | None, shares: str) -> list[Scenar
             chosen += [_on_site(scenario, site) for scenario in SCENARIOS.values()]
         elif name in SCENARIOS:
             chosen.append(_on_site(SCENARIOS[name], site))
-        elif name.startswith("synthetic:") or Path(name.partition("=")[2] or name).is_file():
+        elif _SYNTHETIC in name or Path(name.partition("=")[2] or name).is_file():
             traces.append(name)
         else:
             raise SpecError(
@@ -184,13 +187,15 @@ def _chosen(names: Sequence[str], site: Site | None, shares: str) -> list[Scenar
 
 
 def _label(trace: str) -> str:
-    return "synthetic" if "synthetic:" in trace else Path(trace.rpartition("=")[2]).stem
+    return "synthetic" if _SYNTHETIC in trace else Path(trace.rpartition("=")[2]).stem
 
 
 def _of_trace(traces: list[str], site: Site | None, shares: str) -> Build:
-    if site is None:
-        return partial(of_trace, traces)
-    return partial(with_trace, site, traces, read_shares(shares, site))
+    build = partial(of_trace, traces)
+    if site is not None:
+        build = partial(with_trace, site, traces, read_shares(shares, site))
+    build(_FEW, 0, Source())  # what is wrong with a trace is said now, not in the midst of the runs
+    return build
 
 
 def _on_site(scenario: Scenario, site: Site | None) -> Scenario:
