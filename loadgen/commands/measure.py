@@ -21,10 +21,11 @@ from loadgen.commands.common import EXIT_USAGE, check_writable, say
 from loadgen.errors import LoadgenError, SpecError, TargetError
 from loadgen.job import until_signal
 from loadgen.measurement.campaign import Measured, Trial, run_trial
-from loadgen.measurement.engines import DEMO, Engines, check_profile, read_lane, started
+from loadgen.measurement.engines import DEMO, Engines, read_lane, started
 from loadgen.measurement.order import NOISE_SHARE
 from loadgen.measurement.report import Comparison, text, write_json, write_report
 from loadgen.measurement.scaling import Scale, check_site
+from loadgen.simulation.modelled import check_profile
 from loadgen.simulation.policies import named_policies
 from loadgen.simulation.scenarios import SCENARIOS, Scenario
 from loadgen.simulation.sources import Source, find_traces

@@ -5,23 +5,38 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from fairgate.engines.simulated.timing import PROFILES
 from loadgen.commands.common import EXIT_USAGE, check_writable, say
 from loadgen.errors import LoadgenError, SpecError
 from loadgen.report import markdown_table, plain_table
 from loadgen.simulation.campaign import Experiment, Result, experiments, run_all
+from loadgen.simulation.modelled import check_profile
 from loadgen.simulation.output import write_report, write_runs
+from loadgen.simulation.own_site import (
+    Site,
+    check_scenario,
+    read_shares,
+    read_site,
+    with_scenario,
+    with_trace,
+)
 from loadgen.simulation.policies import named_policies
-from loadgen.simulation.scenarios import SCENARIOS, Scenario, of_trace
+from loadgen.simulation.scenarios import SCENARIOS, Build, Scenario, of_trace
 from loadgen.simulation.sources import Source, find_traces
 from loadgen.simulation.table import table_of
 
 ALL = "all"
+OWN_SITE = "Your own site"
+
+_SYNTHETIC = "synthetic:"
+_FEW = 100
 
 
 def simulate(
@@ -34,7 +49,9 @@ def simulate(
     ],
     policy: Annotated[
         str,
-        typer.Option(help="Names with commas between, all (the presets) or ablations."),
+        typer.Option(
+            help="Names with commas between, all (the presets), ablations, or config (of --config)."
+        ),
     ] = ALL,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each, with other draws.")] = 3,
     calls: Annotated[int, typer.Option(min=100, help="About so many calls per run.")] = 4000,
@@ -42,10 +59,39 @@ def simulate(
         float | None,
         typer.Option(min=0.01, help="Offered load; 1 is all that the engines can serve."),
     ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="Your fairgate.yaml: its tenants, weights, limits, lanes and prices, with "
+            "simulated engines of the same capacity; its policy is called config.",
+            rich_help_panel=OWN_SITE,
+        ),
+    ] = None,
+    pool: Annotated[
+        str, typer.Option(help="Of that file, if it has several.", rich_help_panel=OWN_SITE)
+    ] = "",
+    profile: Annotated[
+        str,
+        typer.Option(
+            help=f"How fast its engines are: {', '.join(PROFILES)}; default: cpu-LANE.",
+            rich_help_panel=OWN_SITE,
+        ),
+    ] = "",
+    shares: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME=SHARE,...",
+            help="Of a trace's requests, by tenant; default: unequal ones (Zipf).",
+            rich_help_panel=OWN_SITE,
+        ),
+    ] = "",
     headroom: Annotated[
         str,
-        typer.Option(help="Shares of each lane kept for tenants below theirs, commas between."),
-    ] = "0",
+        typer.Option(
+            help="Shares of each lane kept for tenants below theirs, commas between; default: as "
+            "the lanes say."
+        ),
+    ] = "",
     retries: Annotated[int, typer.Option(min=0, help="Times a client comes back after a 429.")] = 0,
     data: Annotated[
         Path | None,
@@ -63,17 +109,20 @@ def simulate(
     """Simulate scenarios or traces under several policies and print what each of them gives.
 
     The policies are fairgate's own scripts on an embedded store; engines and time are simulated.
+    With --config, a trace is spread over the tenants of your configuration, under their limits; a
+    scenario keeps its own tenants and runs on your lanes.
     The same arguments give the same figures. Ends with 0, or 2 for wrong options.
     """
     try:
         check_writable(
             json, report and report / "report.json" if report and report.is_dir() else None
         )
-        chosen = _chosen(scenarios)
+        site = _site(config, pool, profile, shares)
+        chosen = _chosen(scenarios, site, shares)
         planned = experiments(
-            chosen, named_policies(policy), seeds,
+            chosen, named_policies(policy, None if site is None else site.policy), seeds,
             load=load, calls=calls, source=Source(find_traces(data)), retries=retries,
-            headrooms=_shares(headroom),
+            headrooms=_headrooms(headroom),
         )  # fmt: skip
     except LoadgenError as error:
         say(f"loadgen: {error}")
@@ -89,6 +138,22 @@ def simulate(
     typer.echo(markdown_table(rows) if markdown else plain_table(rows))
 
 
+def _site(config: Path | None, pool: str, profile: str, shares: str) -> Site | None:
+    if config is not None:
+        check_profile(profile)
+        return read_site(config, pool, profile)
+    for option, value in (("--pool", pool), ("--profile", profile), ("--shares", shares)):
+        if value:
+            raise SpecError(
+                f"{option} {value}: says something of --config FILE, which is not given"
+            )
+    return None
+
+
+def _headrooms(text: str) -> list[float | None]:
+    return list(_shares(text)) if text else [None]
+
+
 def _shares(text: str) -> list[float]:
     try:
         shares = [float(part) for part in text.split(",")]
@@ -99,24 +164,46 @@ def _shares(text: str) -> list[float]:
     return shares
 
 
-def _chosen(names: Sequence[str]) -> list[Scenario]:
+def _chosen(names: Sequence[str], site: Site | None, shares: str) -> list[Scenario]:
     chosen: list[Scenario] = []
     traces = []
     for name in names:
         if name == ALL:
-            chosen += SCENARIOS.values()
+            chosen += [_on_site(scenario, site) for scenario in SCENARIOS.values()]
         elif name in SCENARIOS:
-            chosen.append(SCENARIOS[name])
-        elif name.startswith("synthetic:") or Path(name.partition("=")[2] or name).is_file():
+            chosen.append(_on_site(SCENARIOS[name], site))
+        elif _SYNTHETIC in name or Path(name.partition("=")[2] or name).is_file():
             traces.append(name)
         else:
             raise SpecError(
                 f"{name}: neither a scenario nor a file; scenarios: {', '.join(SCENARIOS)}"
             )
     if traces:
-        label = "+".join(Path(name.rpartition("=")[2]).stem for name in traces)
-        chosen.append(Scenario(label, partial(of_trace, traces), load=0.8))
+        label = "+".join(map(_label, traces))
+        chosen.append(Scenario(label, _of_trace(traces, site, shares), load=0.8))
+    elif shares:
+        raise SpecError(f"--shares {shares}: are those of a trace's requests; no trace is given")
     return chosen
+
+
+def _label(trace: str) -> str:
+    return "synthetic" if _SYNTHETIC in trace else Path(trace.rpartition("=")[2]).stem
+
+
+def _of_trace(traces: list[str], site: Site | None, shares: str) -> Build:
+    build = partial(of_trace, traces)
+    if site is not None:
+        build = partial(with_trace, site, traces, read_shares(shares, site))
+    build(_FEW, 0, Source())  # what is wrong with a trace is said now, not in the midst of the runs
+    return build
+
+
+def _on_site(scenario: Scenario, site: Site | None) -> Scenario:
+    """On the lanes of ``site``. Raises ``SpecError`` now rather than in the middle of the runs."""
+    if site is None:
+        return scenario
+    check_scenario(site, scenario)
+    return replace(scenario, build=partial(with_scenario, site, scenario.build))
 
 
 def _run(planned: Sequence[Experiment], jobs: int) -> list[Result]:

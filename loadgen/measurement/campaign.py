@@ -24,9 +24,9 @@ from loadgen.simulation.campaign import Result
 from loadgen.simulation.curves import curves
 from loadgen.simulation.driver import Recording, simulate
 from loadgen.simulation.figures import Conditions, figures
-from loadgen.simulation.scenarios import REFUSED_BY_RPM, Scenario
+from loadgen.simulation.scenarios import Scenario
 from loadgen.simulation.sources import Source
-from loadgen.simulation.workload import Workload, rpm_that_refuses
+from loadgen.simulation.workload import Workload
 
 Say = Callable[[str], None]
 
@@ -95,16 +95,19 @@ class _Run:
             trial.scenario, trial.scale, trial.seed, trial.source,
             calls_per_s=trial.load * served,
         )  # fmt: skip
-        real = [await self._real(workload, policy, served) for policy in trial.policies]
+        models = on_engines(workload, self._engines.at_speed(calibration.speed))
+        real = [await self._real(workload, models, policy, served) for policy in trial.policies]
         self._say(f"{self._name}, seed {trial.seed}: measuring what the engines can serve now")
         after = await capacity(trial.sample(), self._engines, self._folder, seed=trial.seed)
-        models = on_engines(workload, self._engines.at_speed(calibration.speed))
         simulated = [await self._simulated(models, policy, served) for policy in trial.policies]
         return Measured(replace_struct(calibration, calls_per_s_after=after), real, simulated)
 
-    async def _real(self, workload: Workload, policy: str, served: float) -> Result:
+    async def _real(
+        self, workload: Workload, models: Workload, policy: str, served: float
+    ) -> Result:
+        """``models``: the same on the engines' models, which tell what work the calls were."""
         site = on_engines(workload, self._engines.running, self._engines.model)
-        limited, rpm = self._limited(site, policy)
+        limited, rpm = site.with_limits(self._trial.policies[policy].preset)
 
         async def real(part: Workload, what: str) -> Recording:
             self._say(
@@ -123,13 +126,13 @@ class _Run:
         without = None
         if limited.abuser:
             without = await real(limited.without_abuser(), ", without the abuser")
-        result = self._result(limited, policy, served, rpm, recording, without)
+        result = self._result(models, policy, served, rpm, recording, without)
         run = replace_struct(result.run, real=True, idle_while_waiting_s=None)
         return Result(run, result.curves)
 
     async def _simulated(self, workload: Workload, policy: str, served: float) -> Result:
-        limited, rpm = self._limited(workload, policy)
         settings, trial = self._trial.policies[policy], self._trial
+        limited, rpm = workload.with_limits(settings.preset)
 
         def virtual(part: Workload) -> Recording:
             return simulate(part, settings, self._store, seed=trial.seed, retries=trial.retries)
@@ -140,13 +143,6 @@ class _Run:
         if limited.abuser:
             without = await asyncio.to_thread(virtual, limited.without_abuser())
         return self._result(limited, policy, served, rpm, recording, without)
-
-    def _limited(self, workload: Workload, policy: str) -> tuple[Workload, int]:
-        """With the limit of requests per minute, where the policy or the scenario has one."""
-        rpm = 0
-        if workload.limited or self._trial.policies[policy].preset == "rpm":
-            rpm = rpm_that_refuses(workload.without_abuser().plan, REFUSED_BY_RPM)
-        return workload.with_user_rpm(rpm), rpm
 
     def _result(
         self, workload: Workload, policy: str, served: float, rpm: int,

@@ -17,9 +17,9 @@ from fairgate.engines.http import HttpEngine
 from fairgate.engines.http_client import HttpClient
 from fairgate.engines.monitor import UNTOLD_MAX_NUM_SEQS
 from fairgate.engines.process import SpawnedEngine
-from fairgate.engines.simulated.timing import PROFILES
 from fairgate.errors import ConfigError, EngineStartError
 from loadgen.errors import SpecError, TargetError
+from loadgen.simulation.modelled import modelled, profile_of_lane
 
 DEMO = "demo"
 SIMULATED = "sim"
@@ -76,12 +76,6 @@ def read_lane(engines: str, lane: str) -> tuple[str, config.Lane]:
     return name, lanes[name]
 
 
-def check_profile(profile: str) -> None:
-    """Raises ``SpecError`` unless it is empty or the name of a timing profile."""
-    if profile and profile not in PROFILES:
-        raise SpecError(f"--profile {profile}: not a profile; they are {', '.join(PROFILES)}")
-
-
 @asynccontextmanager
 async def started(
     name: str, lane: config.Lane, *, profile: str, log_dir: Path
@@ -130,7 +124,7 @@ def _seen(
     if lane.context_tokens:
         lengths.append(lane.context_tokens)
     running = [_running(*one) for one in zip(lane.engines, urls, told, strict=True)]
-    chosen = profile or (f"cpu-{name}" if f"cpu-{name}" in PROFILES else _USUAL_PROFILE)
+    chosen = profile_of_lane(name, profile) or _USUAL_PROFILE
     return Engines(
         model=lane.model or name,
         running=tuple(running),
@@ -150,12 +144,4 @@ def _running(spec: config.Engine, url: str, told: EngineStatus) -> config.HttpEn
 
 
 def _model(spec: config.Engine, running: config.HttpEngine, profile: str) -> config.SimulatedEngine:
-    if isinstance(spec, config.SimulatedEngine):
-        return replace(spec, port=None)
-    sequences = running.max_num_seqs or UNTOLD_MAX_NUM_SEQS
-    plenty = 4096 * sequences
-    return config.SimulatedEngine(
-        profile=profile,
-        max_num_seqs=sequences,
-        kv_cache_tokens=running.kv_cache_tokens or plenty,
-    )
+    return modelled(spec if isinstance(spec, config.SimulatedEngine) else running, profile)

@@ -19,9 +19,8 @@ from loadgen.simulation.capacity import measure_capacity
 from loadgen.simulation.curves import Curves, curves
 from loadgen.simulation.driver import simulate
 from loadgen.simulation.figures import Conditions, Run, figures
-from loadgen.simulation.scenarios import REFUSED_BY_RPM, Scenario
+from loadgen.simulation.scenarios import Scenario
 from loadgen.simulation.sources import Source
-from loadgen.simulation.workload import rpm_that_refuses
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +35,8 @@ class Experiment:
     calls: int
     source: Source
     retries: int = 0
-    headroom: float = 0.0
-    """Of every lane."""
+    headroom: float | None = None
+    """Of every lane; ``None``: as the site has it."""
 
     @property
     def name(self) -> str:
@@ -56,7 +55,7 @@ class Result:
 def experiments(
     scenarios: Sequence[Scenario], policies: Mapping[str, Policy], seeds: int, *,
     load: float | None, calls: int, source: Source, retries: int = 0,
-    headrooms: Sequence[float] = (0.0,),
+    headrooms: Sequence[float | None] = (None,),
 ) -> list[Experiment]:  # fmt: skip
     """Every scenario with every policy, headroom and seed; ``load`` replaces the scenarios' own."""
     return [
@@ -96,10 +95,9 @@ def run_one(experiment: Experiment) -> Result:
         capacity = measure_capacity(drawn, store, experiment.seed)
         paced = drawn.at_rate(experiment.load * capacity)
         settings = experiment.settings
-        rpm = 0
-        if drawn.limited or settings.preset == "rpm":
-            rpm = rpm_that_refuses(paced.without_abuser().plan, REFUSED_BY_RPM)
-        workload = paced.with_user_rpm(rpm).with_headroom(experiment.headroom)
+        workload, rpm = paced.with_limits(settings.preset)
+        if experiment.headroom is not None:
+            workload = workload.with_headroom(experiment.headroom)
         how = {"seed": experiment.seed, "retries": experiment.retries}
         recording = simulate(workload, settings, store, **how)
         without = None
@@ -108,7 +106,7 @@ def run_one(experiment: Experiment) -> Result:
     conditions = Conditions(
         scenario=experiment.scenario.name,
         policy=experiment.name,
-        headroom=experiment.headroom,
+        headroom=experiment.headroom or 0.0,
         seed=experiment.seed,
         load=experiment.load,
         capacity=capacity,

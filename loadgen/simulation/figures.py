@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -11,9 +11,11 @@ from fairgate.config import Policy
 from fairgate.policy import resolve_policy
 from loadgen.metrics import Summary, percentile, summarise, tpot_ms
 from loadgen.records import Outcome
-from loadgen.service import Accumulated, Price
+from loadgen.service import Accumulated, Price, backlog, overlap
 from loadgen.simulation.bound import BoundCheck, check_tenants, check_users
 from loadgen.simulation.driver import Recording
+from loadgen.simulation.endings import endings
+from loadgen.simulation.work import Work
 from loadgen.simulation.workload import POOL, Slo, Workload
 
 _WARM_UP = 0.1
@@ -44,13 +46,18 @@ class Run(Summary, frozen=True, kw_only=True):
     """Offered, 1.0 being what the engines can serve."""
     calls_per_s: float
     """The engines' capacity for such calls, as measured under ``fcfs`` when all come at once."""
-    capacity_use: float
-    """Calls completed while calls came in, over what the engines could have served meanwhile."""
+    capacity_use: float | None
+    """Work received while calls came in, over what the engines could have given in full batches:
+    throughput that does not depend on which calls were served (:mod:`loadgen.simulation.work`)."""
+    capacity_use_waiting: float | None
+    """The same of the time in which calls waited in line: what a policy that conserves work keeps
+    as high as ``fcfs`` does, whatever it refused. ``None``: nothing waited."""
     steady_tokens_per_s: float
     """Tokens delivered while calls came in, per second: unlike the throughput, it leaves out how
-    long the last ones took. Work that was refused is missing in it, idle capacity too."""
+    long the last ones took. It depends on which calls were served, see ``capacity_use``."""
     goodput_per_s: float
-    """Completed calls that met the SLO and belong to no broken interaction, per second."""
+    """Calls that ended while calls came in, met the SLO and belong to no broken interaction, per
+    second: how long the last interactions took does not dilute it."""
     tpot_ms: dict[str, float | None]
     worst_ttft_p99_ms: float | None
     """Of the tenant that is worst off."""
@@ -59,6 +66,10 @@ class Run(Summary, frozen=True, kw_only=True):
     throttled_interactions: int
     throttled_users: int
     interactions_completed: int
+    interactions_per_s: float
+    """Completed while calls came in: what came too late for that, an idle site finished."""
+    interactions_in_slo: int
+    """Completed with every call within the SLO."""
     interactions_broken: int
     """Lost a call after at least one of them was served."""
     interactions_refused: int
@@ -117,7 +128,8 @@ def figures(
     summary = summarise(outcomes, workload.weights)
     worst = max(summary.tenants, key=lambda t: summary.tenants[t].ttft_ms.p99 or 0.0)
     victims = _victims(workload, recording, without)
-    broken, refused, completed = _interactions(outcomes)
+    ended = endings(outcomes)
+    work = Work(outcomes, workload.config.pools[POOL].lanes)
     tpot = tpot_ms(outcomes)
     shares, each_user = _shares(outcomes, workload), _users(outcomes, workload.span_s)
     lost = [o for o in outcomes if o.result == "throttled"]
@@ -129,19 +141,22 @@ def figures(
         seed=conditions.seed,
         load=conditions.load,
         calls_per_s=conditions.capacity,
-        capacity_use=_capacity_use(outcomes, workload.span_s, conditions.capacity),
+        capacity_use=work.use([(0.0, workload.span_s)]),
+        capacity_use_waiting=work.use(overlap(backlog(outcomes), [(0.0, workload.span_s)])),
         steady_tokens_per_s=Accumulated(outcomes, Price(1, 1)).through(workload.span_s)
         / workload.span_s,
-        goodput_per_s=_goodput(outcomes, broken, workload.slo) / summary.duration_s,
+        goodput_per_s=_goodput(outcomes, ended.broken, workload) / workload.span_s,
         tpot_ms={"p50": tpot.p50, "p90": tpot.p90, "p99": tpot.p99},
         worst_ttft_p99_ms=summary.tenants[worst].ttft_ms.p99,
         worst_tenant=worst,
         throttled_by_cause=dict(sorted(Counter(o.reason for o in lost).items())),
         throttled_interactions=len({o.interaction for o in lost if o.interaction}),
         throttled_users=len({(o.tenant, o.user) for o in lost}),
-        interactions_completed=completed,
-        interactions_broken=len(broken),
-        interactions_refused=refused,
+        interactions_completed=len(ended.completed),
+        interactions_per_s=len(ended.completed_by(workload.span_s)) / workload.span_s,
+        interactions_in_slo=len(ended.completed.keys() - _late(outcomes, workload.slo)),
+        interactions_broken=len(ended.broken),
+        interactions_refused=len(ended.refused),
         idle_while_waiting_s=recording.idle_while_waiting_s,
         release_interval_s=_release_interval(outcomes, workload),
         victim_slowdown=victims and _slowdown(victims, _release_interval(outcomes, workload)),
@@ -172,26 +187,9 @@ def _bounds(
     )
 
 
-def _interactions(outcomes: Sequence[Outcome]) -> tuple[set[str], int, int]:
-    """Interactions that broke after a served call; how many lost their first; how many finished."""
-    lost: dict[str, int] = {}
-    done: Counter[str] = Counter()
-    sizes: dict[str, int] = {}
-    for o in outcomes:
-        if o.interaction is None:
-            continue
-        sizes[o.interaction] = o.calls
-        if o.result == "completed":
-            done[o.interaction] += 1
-        else:
-            lost[o.interaction] = o.number
-    broken = {name for name, number in lost.items() if number > 0}
-    completed = sum(done[name] == size for name, size in sizes.items())
-    return broken, len(lost) - len(broken), completed
-
-
-def _goodput(outcomes: Iterable[Outcome], broken: set[str], slo: Slo) -> int:
-    return sum(_meets(o, slo) and o.interaction not in broken for o in outcomes)
+def _goodput(outcomes: Iterable[Outcome], broken: Collection[str], workload: Workload) -> int:
+    in_time = (o for o in outcomes if o.end_s <= workload.span_s)
+    return sum(_meets(o, workload.slo) and o.interaction not in broken for o in in_time)
 
 
 def _meets(o: Outcome, slo: Slo) -> bool:
@@ -201,9 +199,9 @@ def _meets(o: Outcome, slo: Slo) -> bool:
     return o.first_token_s - o.intended_s <= slo.ttft_s and decode_s <= slo.tpot_s
 
 
-def _capacity_use(outcomes: Iterable[Outcome], span_s: float, capacity: float) -> float:
-    done = sum(o.result == "completed" and o.end_s <= span_s for o in outcomes)
-    return done / (span_s * capacity)
+def _late(outcomes: Iterable[Outcome], slo: Slo) -> set[str]:
+    """Interactions with a call that missed the SLO."""
+    return {o.interaction for o in outcomes if o.interaction and not _meets(o, slo)}
 
 
 def _release_interval(outcomes: Iterable[Outcome], workload: Workload) -> float | None:

@@ -11,7 +11,6 @@ from random import Random
 
 from fairgate import codec
 from fairgate.admission.ledger import Ledger, parse_notes
-from fairgate.config import SimulatedEngine
 from fairgate.errors import Refusal, Throttled
 from fairgate.identity import Identity, Principal, complete
 from fairgate.pool import Pool
@@ -19,6 +18,7 @@ from fairgate.usage import Usage
 from loadgen.records import Call, Result
 from loadgen.simulation.engine import VirtualEngine
 from loadgen.simulation.link import InstantLink
+from loadgen.simulation.work import named_engines
 from loadgen.simulation.workload import POOL, Workload, key_of
 
 _JSON_BYTES_PER_TOKEN = 4.0
@@ -125,13 +125,13 @@ def build_engines(
     workload: Workload, loop: asyncio.AbstractEventLoop
 ) -> dict[str, list[VirtualEngine]]:
     """The engines of each lane; every one must be simulated."""
+    lanes = workload.config.pools[POOL].lanes
     return {
         name: [
-            VirtualEngine(spec.name or f"{name}-{index}", spec, loop)
-            for index, spec in enumerate(lane.engines)
-            if isinstance(spec, SimulatedEngine)
+            VirtualEngine(engine_name, spec, loop)
+            for engine_name, spec in named_engines({name: lane})
         ]
-        for name, lane in workload.config.pools[POOL].lanes.items()
+        for name, lane in lanes.items()
     }
 
 

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
+from msgspec.structs import replace
+
 from fairgate.config import Policy
 from loadgen.errors import SpecError
 
@@ -34,15 +36,32 @@ ABLATIONS: Final[Mapping[str, Policy]] = MappingProxyType(
 )
 
 
-def named_policies(text: str) -> dict[str, Policy]:
-    """Read ``all`` (the presets), ``ablations``, or names with commas between; in that order."""
+OWN: Final = "config"
+"""The policy of one's own configuration."""
+
+
+_OF_NO_PRESET = (
+    "backfill", "input_weight", "system_weight", "output_weight", "output_quantile", "interactions",
+)  # fmt: skip
+
+
+def named_policies(text: str, own: Policy | None = None) -> dict[str, Policy]:
+    """Read ``all`` (the presets), ``ablations``, or names with commas between; in that order.
+
+    ``own`` is known as ``config`` and one of ``all``; what no preset decides (weights of tokens,
+    backfill, bounds of interactions) the others take from it. Raises ``SpecError``.
+    """
     known = {**PRESETS, **ABLATIONS}
+    presets = list(PRESETS)
+    if own is not None:
+        known = {name: _beside(own, policy) for name, policy in known.items()} | {OWN: own}
+        presets.append(OWN)
     chosen: dict[str, Policy] = {}
     for name in text.split(","):
         if name == "all":
-            chosen |= PRESETS
+            chosen |= {preset: known[preset] for preset in presets}
         elif name == "ablations":
-            chosen |= {"fairserve": known["fairserve"], **ABLATIONS}
+            chosen |= {ablation: known[ablation] for ablation in ("fairserve", *ABLATIONS)}
         elif name in known:
             chosen[name] = known[name]
         else:
@@ -50,3 +69,7 @@ def named_policies(text: str) -> dict[str, Policy]:
                 f"--policy {name}: not a policy; they are all, ablations, {', '.join(known)}"
             )
     return chosen
+
+
+def _beside(own: Policy, policy: Policy) -> Policy:
+    return replace(policy, **{field: getattr(own, field) for field in _OF_NO_PRESET})

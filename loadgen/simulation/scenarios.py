@@ -33,9 +33,6 @@ from loadgen.traces import read_traces
 
 Build = Callable[[int, int, Source], Workload]
 
-REFUSED_BY_RPM: Final = 0.3
-"""Share of the calls that the limits of ``rpm`` are set to refuse: the middle of 20 to 40 %."""
-
 DEADLINE_S: Final = 30.0
 """Longest wait in line where users have a limit: thrice the time to first token of the SLO."""
 

@@ -41,7 +41,9 @@ def _percent(share: float | None) -> float | None:
 
 COLUMNS = (
     Column("tokens/s", lambda r: r.steady_tokens_per_s, ",.0f", "higher"),
-    Column("capacity used %", lambda r: 100 * r.capacity_use, ".1f"),
+    Column("tokens/s to the end", lambda r: r.throughput_tokens_per_s, ",.0f", "higher"),
+    Column("capacity used %", lambda r: _percent(r.capacity_use), ".1f"),
+    Column("capacity used while calls wait %", lambda r: _percent(r.capacity_use_waiting), ".1f"),
     Column("Jain", lambda r: r.jain, ".3f", "higher", chart=True),
     Column(
         "TTFT p99 of the worst tenant, s",
@@ -51,6 +53,8 @@ COLUMNS = (
     Column("throttled %", throttled_share, ".2f", "lower", chart=True),
     Column("queue timeouts", lambda r: r.throttled_by_cause.get("queue_timeout", 0), ",.0f"),
     Column("interactions done", lambda r: r.interactions_completed, ",.0f", "higher"),
+    Column("interactions done/s", lambda r: r.interactions_per_s, ".3f", "higher"),
+    Column("interactions within the SLO", lambda r: r.interactions_in_slo, ",.0f", "higher"),
     Column("interactions broken", lambda r: r.interactions_broken, ",.0f", "lower"),
     Column("wasted tokens", lambda r: r.wasted_tokens, ",.0f", "lower", chart=True),
     Column("victim slowdown", lambda r: r.victim_slowdown, ".2f", "lower", chart=True),

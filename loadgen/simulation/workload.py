@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from heapq import heapify, heappop, heappush
+from typing import Final
 
 from msgspec.structs import replace as replace_struct
 
@@ -26,6 +27,9 @@ from loadgen.records import Chain
 
 POOL = "sim"
 LANE = "main"
+
+REFUSED_BY_RPM: Final = 0.3
+"""Share of the calls that the limits of ``rpm`` are set to refuse: the middle of 20 to 40 %."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,8 @@ class Workload:
     limited: bool = False
     """Every user has a limit of requests per minute under every policy; else only under ``rpm``,
     which is nothing without one."""
+    own_limits: bool = False
+    """Its tenants have limits of their own, or none on purpose: those stay as they are."""
     contended: bool = False
     """All tenants, and all users of each, ask for more than they get from the start to the end."""
     caps_output: bool = False
@@ -101,6 +107,16 @@ class Workload:
             for name, tenant in self.config.tenants.items()
         }
         return replace(self, config=replace_struct(self.config, tenants=tenants))
+
+    def with_limits(self, preset: str) -> tuple[Workload, int]:
+        """With limits as the scenario, or ``preset``, wants them; and the requests per minute that
+        every user got, the least that refuse no more than :data:`REFUSED_BY_RPM`; 0: none."""
+        if self.own_limits:
+            return self, 0
+        rpm = 0
+        if self.limited or preset == "rpm":
+            rpm = rpm_that_refuses(self.without_abuser().plan, REFUSED_BY_RPM)
+        return self.with_user_rpm(rpm), rpm
 
     def with_headroom(self, share: float) -> Workload:
         """Every lane keeps this share of its sequences for tenants below their share."""

@@ -83,6 +83,7 @@ def test_real_and_simulated_runs_stand_side_by_side(tmp_path: Path) -> None:
         assert sum(tenant["completed"] for tenant in one["tenants"].values()) > 0
         assert one["throttled_by_cause"].keys() <= {"queue_timeout"}
         assert one["share_error"] is not None
+        assert one["capacity_use"] > 0.1
         assert (one["idle_while_waiting_s"] is None) == one["real"]
     (calibration,) = written["calibrations"]
     assert calibration["speed"] == pytest.approx(

@@ -75,8 +75,30 @@ def test_goodput_leaves_out_late_slow_and_broken() -> None:
         refused("a", 9, interaction="x", calls=2, number=1),
     ]
     run = run_of([*good, late, slow, *broken])
-    assert run.goodput_per_s == pytest.approx(4 / run.duration_s)
-    assert run.duration_s == 60
+    assert run.goodput_per_s == pytest.approx(4 / SPAN_S)
+
+
+def test_an_interaction_is_within_the_slo_if_all_its_calls_are() -> None:
+    good = [outcome("a", s, interaction="good", calls=2, number=k) for k, s in enumerate((0, 5))]
+    slow = [outcome("a", s, interaction="slow", calls=2, number=k) for k, s in enumerate((0, 5))]
+    slow[1] = outcome("a", 5, interaction="slow", calls=2, number=1, first_token_s=50.0, end_s=51.0)
+    cut = [
+        outcome("a", 0, interaction="cut", calls=2),
+        refused("a", 9, interaction="cut", calls=2, number=1),
+    ]
+    run = run_of([*good, *slow, *cut])
+    assert (run.interactions_completed, run.interactions_in_slo) == (2, 1)
+
+
+def test_rates_are_of_the_time_in_which_calls_come() -> None:
+    early = [outcome("a", s, interaction="early", calls=2, number=k) for k, s in enumerate((0, 5))]
+    after = [
+        outcome("a", s, interaction="after", calls=2, number=k) for k, s in enumerate((5, SPAN_S))
+    ]
+    run = run_of([*early, *after])
+    assert run.interactions_completed == 2
+    assert run.interactions_per_s == pytest.approx(1 / SPAN_S)
+    assert run.goodput_per_s == pytest.approx(3 / SPAN_S)
 
 
 def test_shares_are_weighed() -> None:

@@ -15,6 +15,7 @@ from typing import Final, Literal
 from fairgate.engines.simulated.timing import TimingProfile
 
 BLOCK_TOKENS: Final = 16
+MAX_NUM_BATCHED_TOKENS: Final = 2048
 
 SchedulingPolicy = Literal["fcfs", "priority"]
 
@@ -112,7 +113,7 @@ class Scheduler:
         *,
         max_num_seqs: int,
         kv_cache_tokens: int,
-        max_num_batched_tokens: int = 2048,
+        max_num_batched_tokens: int = MAX_NUM_BATCHED_TOKENS,
         policy: SchedulingPolicy = "fcfs",
     ) -> None:
         """Limits as in vLLM; ``kv_cache_tokens`` is rounded down to whole blocks.
