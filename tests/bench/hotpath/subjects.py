@@ -87,7 +87,7 @@ def _config(pool: str, store: str, engine: Mapping[str, Any]) -> dict[str, Any]:
     limits = {"rpm": 100_000_000, "tpm": 100_000_000_000}
     hashes = [sha256(key.encode()).hexdigest() for key in KEYS]
     return {
-        "store": {"url": store},
+        "store": {"url": store, "timeout_s": 4.0},  # the machine may be busy
         "server": {"access_log": True},
         "tenants": {
             name: {"keys": [{"sha256": hashed}], "limits": limits}

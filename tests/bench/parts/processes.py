@@ -36,6 +36,10 @@ class Process:
         """Resident memory, with its children; what they share counts for each."""
         return sum(_resident(pid) for pid in self._tree()) / 2**20
 
+    def open_files(self) -> int:
+        """Descriptors of the command itself."""
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
     def check(self) -> None:
         """Raise ``RuntimeError``, with the end of its log, if it has ended."""
         if self._popen.poll() is not None:
