@@ -21,6 +21,8 @@ from fairgate.gateway.app import Gateway, Scrape
 from fairgate.reload import ConfigWatcher
 from fairgate.runtime import Runtime
 
+_BREAK_OFF_S = 1.0
+
 log = structlog.get_logger("fairgate.serve")
 
 
@@ -76,6 +78,7 @@ async def serve(
         server = _Server(_uvicorn(config, runtime, place.scrape if place else None))
         stop = _drain_on_signals(server, runtime)
         async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(_break_off, server)
             stack.push_async_callback(_stop_all, runtime.engines)
             if file is not None and load is not None:
                 watcher = ConfigWatcher(file, load, config, runtime.apply)
@@ -89,6 +92,18 @@ async def serve(
             await server.serve(place.sockets if place else None)
             if starting.done() and not starting.cancelled():
                 starting.result()
+
+
+async def _break_off(server: uvicorn.Server) -> None:
+    """End what a second signal did not wait for: requests whose engines we did not stop end as if
+    their clients had left."""
+    state = server.server_state
+    if state.tasks:
+        await asyncio.wait(state.tasks, timeout=_BREAK_OFF_S)
+    for connection in list(state.connections):
+        connection.transport.abort()
+    if state.tasks:
+        await asyncio.wait(state.tasks, timeout=_BREAK_OFF_S)
 
 
 def _background(stack: contextlib.AsyncExitStack, work: object) -> asyncio.Task[None]:

@@ -43,6 +43,7 @@ def test_every_subject_is_measured_and_compared(report: dict[str, Any]) -> None:
         "bare proxy": None,
         "gateway": "bare proxy",
         "gateway, 8 at once": "bare proxy",
+        "gateway, 2 workers": "bare proxy",
     }
     turns = {r["subject"]: r["turn"] for r in report["rows"] if r["case"] == "small"}
     assert all(turn["cpu_us"] > 0 and turn["rss_mib"] > 1 for turn in turns.values())
@@ -52,7 +53,7 @@ def test_every_subject_is_measured_and_compared(report: dict[str, Any]) -> None:
 def test_streams_come_whole_through_every_proxy(report: dict[str, Any]) -> None:
     streams = [row for row in report["rows"] if row["case"] == "stream40"]
     assert {row["subject"] for row in streams} == {
-        "upstream alone", "bare proxy", "gateway", "gateway, 8 at once"
+        "upstream alone", "bare proxy", "gateway", "gateway, 8 at once", "gateway, 2 workers"
     }  # fmt: skip
     for row in streams:
         # 40 chunks, the one that says why it ended, and [DONE].

@@ -54,7 +54,7 @@ async def measure(plan: Plan) -> Contention:
         engine = stack.enter_context(running(_engine(engine_port, plan), folder / "engine.log"))
         await until_ready(engine, lambda: _times(engine_port))
         command = gateway_command(
-            folder, store.url, f"http://127.0.0.1:{engine_port}", port, plan.sequences
+            folder, store.url, f"http://127.0.0.1:{engine_port}", port, sequences=plan.sequences
         )
         gateway = stack.enter_context(running(command, folder / "gateway.log"))
         await until_ready(gateway, lambda: ask_once(port, _request(KEYS[0])))

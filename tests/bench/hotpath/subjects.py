@@ -20,6 +20,7 @@ AGAINST: Mapping[str, str | None] = {
 }  # fmt: skip
 """What a subject is compared with; those not named here, with the bare proxy."""
 _QUEUED = 8
+_WORKERS = 2
 _ROOMY = {"max_num_seqs": 4096}
 
 
@@ -51,19 +52,30 @@ def ours(folder: Path, store: str, upstream: str) -> list[Subject]:
         Subject(name=GATEWAY, command=gateway_command(folder, store, upstream, "{port}")),
         Subject(
             name=f"gateway, {_QUEUED} at once",
-            command=gateway_command(folder, store, upstream, "{port}", _QUEUED),
+            command=gateway_command(folder, store, upstream, "{port}", sequences=_QUEUED),
+        ),
+        Subject(
+            name=f"gateway, {_WORKERS} workers",
+            command=gateway_command(folder, store, upstream, "{port}", workers=_WORKERS),
         ),
     ]  # fmt: skip
 
 
 def gateway_command(
-    folder: Path, store: str, upstream: str, port: int | str, sequences: int = 4096
+    folder: Path,
+    store: str,
+    upstream: str,
+    port: int | str,
+    *,
+    sequences: int = 4096,
+    workers: int = 1,
 ) -> tuple[str, ...]:
     """fairgate before ``upstream``, which takes ``sequences`` requests at once."""
     engine = {"type": "http", "url": upstream, "max_num_seqs": sequences}
-    config = _write(folder, f"gateway-{sequences}", store, engine)
+    config = _write(folder, f"gateway-{sequences}-{workers}", store, engine)
     return (
         sys.executable, "-m", "fairgate.cli", "serve", "--config", config, "--port", str(port),
+        *(("--workers", str(workers)) if workers > 1 else ()),
     )  # fmt: skip
 
 

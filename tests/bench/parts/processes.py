@@ -59,9 +59,10 @@ def running(
     command: Sequence[str], log: Path, environ: Mapping[str, str] | None = None
 ) -> Iterator[Process]:
     """Run ``command`` until the context ends; what it prints goes to ``log``."""
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with log.open("wb") as output:
         popen = subprocess.Popen(
-            command, env={**os.environ, **(environ or {})}, stdin=subprocess.DEVNULL,
+            command, env={**inherited, **(environ or {})}, stdin=subprocess.DEVNULL,
             stdout=output, stderr=output,
         )  # fmt: skip
     try:
