@@ -80,7 +80,7 @@ bench: $(VENV)/.run
 	@$(PYTHON) -m tests.bench $(BENCH)
 
 PEERS := .cache/peers
-# LiteLLM 1.107 was withdrawn: somebody had tampered with it.
+# Version 1.107.0 of LiteLLM is reported as compromised.
 bench-peers:
 	@echo "installing LiteLLM, smg and vllm-router into $(PEERS), about 1 GB ..."
 	@python3 -m venv $(PEERS)

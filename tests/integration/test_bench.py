@@ -10,6 +10,10 @@ from typing import Any
 
 import pytest
 
+from tests.bench.hotpath import measure as hotpath
+from tests.bench.hotpath.cases import KB_1
+from tests.bench.hotpath.subjects import Subject
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -81,3 +85,13 @@ def test_what_it_does_not_know_is_refused() -> None:
     done = bench("--cases", "small,huge")
     assert done.returncode == 2
     assert "--cases huge" in done.stderr
+
+
+async def test_a_peer_that_does_not_start_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = Subject(name="broken", command=("false",), peer=True)
+    monkeypatch.setattr(hotpath, "peers", lambda *_: [broken])
+    said: list[str] = []
+    turns = await hotpath.measure(hotpath.Plan([KB_1], rounds=1, seconds=0.1), said.append)
+    assert "gateway" in turns["1kb"]
+    assert "broken" not in turns["1kb"]
+    assert any(line.startswith("broken is left out: ") for line in said)

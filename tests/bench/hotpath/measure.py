@@ -59,7 +59,7 @@ async def measure(plan: Plan, say: Say) -> Turns:
             async with _everything(folder, store, plan, streams, say) as serving:
                 for case in cases:
                     say(f"{case.name}: {case.about}")
-                    turns[case.name] = await _rounds(case, serving, store, plan)
+                    turns[case.name] = await _rounds(case, serving, store, plan, say)
         return turns
 
 
@@ -84,7 +84,10 @@ async def _everything(
             if not subject.command:
                 serving.append(_Serving(subject, port, upstream))
             elif subject.proxy or SMALL in plan.cases:
-                serving.append(await _start(subject, folder, stack))
+                try:
+                    serving.append(await _start(subject, folder, stack))
+                except RuntimeError as error:
+                    _excuse(subject, error, say)
         yield serving
 
 
@@ -102,16 +105,29 @@ def _probe(path: str) -> bytes:
 
 
 async def _rounds(
-    case: Case, serving: Sequence[_Serving], store: Valkey, plan: Plan
+    case: Case, serving: Sequence[_Serving], store: Valkey, plan: Plan, say: Say
 ) -> dict[str, list[Turn]]:
     some = [one for one in serving if one.subject.proxy or case.subjects == "all"]
     turns: dict[str, list[Turn]] = {one.subject.name: [] for one in some}
     for number in range(plan.rounds + 1):
-        for one in some:
-            turn = await _turn(case, one, store, plan.seconds)
-            if number:  # the first only warms up
-                turns[one.subject.name].append(turn)
+        for one in list(some):
+            try:
+                turn = await _turn(case, one, store, plan.seconds)
+            except (OSError, RuntimeError) as error:
+                _excuse(one.subject, error, say)
+                some.remove(one)
+                del turns[one.subject.name]
+            else:
+                if number:  # the first only warms up
+                    turns[one.subject.name].append(turn)
     return turns
+
+
+def _excuse(subject: Subject, error: Exception, say: Say) -> None:
+    """A peer that fails is left out; anything else ends the run."""
+    if not subject.peer:
+        raise error
+    say(f"{subject.name} is left out: {str(error)[:300]}")
 
 
 async def _turn(case: Case, one: _Serving, store: Valkey, seconds: float) -> Turn:

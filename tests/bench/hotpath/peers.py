@@ -56,6 +56,7 @@ def _litellm(folder: Path, store_port: int, upstream: str) -> Iterator[Subject]:
     }))  # fmt: skip
     yield Subject(
         name=LITELLM,
+        peer=True,
         command=(
             program, "--config", str(config), "--host", "127.0.0.1", "--port", "{port}",
             "--telemetry", "False",
@@ -77,7 +78,7 @@ def _rust(upstream: str) -> Iterator[Subject]:
                 "--host", "127.0.0.1", "--port", "{port}", "--prometheus-port", str(free_port()),
                 "--log-level", "error", "--max-concurrent-requests", "4096",
             )  # fmt: skip
-            yield Subject(name=name, command=command)
+            yield Subject(name=name, command=command, peer=True)
 
 
 def _installed(name: str) -> str | None:

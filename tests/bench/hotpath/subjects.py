@@ -35,6 +35,8 @@ class Subject:
     environ: Mapping[str, str] = field(default_factory=dict)
     proxy: bool = True
     """It passes requests on to the upstream."""
+    peer: bool = False
+    """Somebody else's: where it fails, the others are measured all the same."""
 
 
 def ours(folder: Path, store: str, upstream: str) -> list[Subject]:
