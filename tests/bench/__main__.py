@@ -38,15 +38,20 @@ _SWEPT = ("users", "requests", "tenants")
 _PAIRS = 256
 
 
-class Report(msgspec.Struct, frozen=True):
-    """What is written as JSON."""
+class Report(msgspec.Struct):
+    """What is written as JSON, again after each part: a later one may take long."""
 
     machine: dict[str, Any]
-    rows: list[Row]
-    turns: Turns
-    contention: Contention | None
-    scheduling: list[Point]
-    goals: list[Goal]
+    rows: list[Row] = []
+    turns: Turns = {}
+    contention: Contention | None = None
+    scheduling: list[Point] = []
+    goals: list[Goal] = []
+
+    def save(self, file: Path) -> None:
+        """Write it; the folder is made if need be."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(msgspec.json.format(msgspec.json.encode(self)) + b"\n")
 
 
 def main(
@@ -76,32 +81,31 @@ def main(
     shape = markdown_table if markdown else plain_table
     wanted = _known("parts", parts, PARTS)
     plan = Plan(_cases(cases), rounds, seconds, peers_too)
-    report = asyncio.run(_measure(wanted, plan, largest, waiting))
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
+    report = Report(describe())
+    asyncio.run(_measure(report, output, wanted, plan, largest, waiting))
     for part in _tables(report):
         typer.echo(shape(part) + "\n")
     typer.echo(f"load average {report.machine['load_average'][0]:.1f} at the start; {output}")
 
 
-async def _measure(parts: Sequence[str], plan: Plan, largest: int, waiting: int) -> Report:
-    machine = describe()
-    turns: Turns = {}
-    contention, points = None, list[Point]()
-    goals: list[Goal] = []
+async def _measure(
+    report: Report, file: Path, parts: Sequence[str], plan: Plan, largest: int, waiting: int
+) -> None:
     if "hotpath" in parts:
-        turns = await measure(plan, lambda line: typer.echo(line, err=True))
-        goals += hotpath_goals(turns)
+        report.turns = await measure(plan, lambda line: typer.echo(line, err=True))
+        report.rows = rows(report.turns)
+        report.goals += hotpath_goals(report.turns)
+        report.save(file)
     if "contention" in parts:
         typer.echo("contention: two tenants whose requests wait", err=True)
-        contention = await measure_contention(
-            ContentionPlan(waiting=waiting, seconds=10 * plan.seconds)
-        )
-        goals += contention_goals(contention)
+        contention = ContentionPlan(waiting=waiting, seconds=10 * plan.seconds)
+        report.contention = await measure_contention(contention)
+        report.goals += contention_goals(report.contention)
+        report.save(file)
     if "scheduling" in parts:
-        points = await _sweep(largest)
-        goals += scheduling_goals(points)
-    return Report(machine, rows(turns), turns, contention, points, goals)
+        report.scheduling = await _sweep(largest)
+        report.goals += scheduling_goals(report.scheduling)
+        report.save(file)
 
 
 async def _sweep(largest: int) -> list[Point]:
