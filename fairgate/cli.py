@@ -18,6 +18,7 @@ from fairgate.errors import FairgateError
 from fairgate.placement import check_served
 from fairgate.serve import serve as serve_until_stopped
 from fairgate.telemetry import configure_logging
+from fairgate.workers.supervisor import serve_with_workers
 
 app = typer.Typer(name="fairgate", no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(config_app)
@@ -57,6 +58,9 @@ def serve(
     log_dir: Annotated[
         Path | None, typer.Option(help="Where spawned engines write their logs.")
     ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes that serve the port together, one per core.")
+    ] = 1,
 ) -> None:
     """Run the gateway until SIGINT or SIGTERM."""
     configure_logging()
@@ -70,7 +74,10 @@ def serve(
         return _load(config, engine or [], host, port, policy)
 
     try:
-        uvloop.run(serve_until_stopped(load(), file=config, load=load, log_dir=folder))
+        if workers > 1:
+            uvloop.run(serve_with_workers(workers, load(), file=config, load=load, log_dir=folder))
+        else:
+            uvloop.run(serve_until_stopped(load(), file=config, load=load, log_dir=folder))
     except (FairgateError, OSError) as error:
         typer.echo(f"fairgate: {error}", err=True)
         raise typer.Exit(1) from error

@@ -4,6 +4,7 @@ FairgateError
 ├── ConfigError            the configuration file is wrong; names the path and the value
 ├── StoreError             Redis/Valkey did not answer, or refused
 ├── EngineStartError       an engine of ours did not come up
+├── WorkerStartError       a worker process of ours did not come up
 ├── EngineError            an engine failed while it served a request
 │   └── EngineUnreachable  it did not even take the request
 └── Refusal                a request is answered by fairgate itself, not by an engine
@@ -55,6 +56,10 @@ class StoreError(FairgateError):
 
 class EngineStartError(FairgateError):
     """An engine of ours did not come up; the message says why, or what its log ended with."""
+
+
+class WorkerStartError(FairgateError):
+    """A worker process ended before it served; its own log lines say why."""
 
 
 class EngineError(FairgateError):

@@ -59,7 +59,7 @@ class Runtime:
         """
         runtime = cls(config)
         async with AsyncExitStack() as stack:
-            url = await _store_url(config, stack)
+            url = await store_url(config, stack)
             link = Link(url, timeout_s=config.store.timeout_s)
             stack.push_async_callback(link.close)
             client = HttpClient(connect_s=config.timeouts.connect_s)
@@ -139,7 +139,8 @@ def _is_one_app(config: Config) -> bool:
     return len(lanes) == 1 and all(isinstance(e, AppEngineSettings) for e in lanes[0].engines)
 
 
-async def _store_url(config: Config, stack: AsyncExitStack) -> str:
+async def store_url(config: Config, stack: AsyncExitStack) -> str:
+    """Where the store is; an embedded one is started, and stopped with ``stack``."""
     if config.store.url != EMBEDDED:
         return config.store.url
     store = EmbeddedStore()

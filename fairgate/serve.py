@@ -6,8 +6,11 @@ import asyncio
 import contextlib
 import gc
 import signal
-from collections.abc import Callable, Iterable, Iterator
+import socket
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import structlog
 import uvicorn
@@ -15,11 +18,12 @@ import uvicorn
 from fairgate.config import Config
 from fairgate.engines.base import Engine
 from fairgate.errors import EngineStartError
-from fairgate.gateway.app import Gateway
+from fairgate.gateway.app import Gateway, Scrape
 from fairgate.gateway.joined_writes import Protocol
 from fairgate.reload import ConfigWatcher
 from fairgate.runtime import Runtime
 
+_BREAK_OFF_S = 1.0
 _OBJECTS_PER_COLLECTION = 20_000
 
 log = structlog.get_logger("fairgate.serve")
@@ -34,9 +38,20 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _drain_on_signals(server: uvicorn.Server, runtime: Runtime) -> None:
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The place of this process among several that serve together."""
+
+    sockets: list[socket.socket]
+    scrape: Scrape
+    obey: Callable[[Runtime, Callable[[], None]], Coroutine[Any, Any, None]]
+    """Runs beside the server: follows what it is told. The second argument stops the server, as a
+    signal does."""
+
+
+def _drain_on_signals(server: uvicorn.Server, runtime: Runtime) -> Callable[[], None]:
     """The first signal refuses new requests and lets those under way finish, a second one does
-    not wait for them."""
+    not wait for them. Returns what does the same without a signal."""
 
     def stop() -> None:
         server.force_exit = runtime.draining
@@ -45,6 +60,7 @@ def _drain_on_signals(server: uvicorn.Server, runtime: Runtime) -> None:
     loop = asyncio.get_running_loop()
     for sig in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(sig, stop)
+    return stop
 
 
 async def serve(
@@ -53,6 +69,7 @@ async def serve(
     file: Path | None = None,
     load: Callable[[], Config] | None = None,
     log_dir: Path,
+    place: Place | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM.
 
@@ -62,18 +79,21 @@ async def serve(
     """
     async with Runtime.open(config, log_dir=log_dir) as runtime:
         _calm_garbage_collection()
-        server = _Server(_uvicorn(config, runtime))
-        _drain_on_signals(server, runtime)
+        server = _Server(_uvicorn(config, runtime, place.scrape if place else None))
+        stop = _drain_on_signals(server, runtime)
         async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(_break_off, server)
             stack.push_async_callback(_stop_all, runtime.engines)
             if file is not None and load is not None:
                 watcher = ConfigWatcher(file, load, config, runtime.apply)
                 _background(stack, watcher.run())
                 loop = asyncio.get_running_loop()
                 loop.add_signal_handler(signal.SIGHUP, watcher.request_reload)
+            if place is not None:
+                _background(stack, place.obey(runtime, stop))
             starting = _background(stack, _start_all(runtime.engines, runtime, server))
             starting.add_done_callback(lambda task: _give_up(task, server))
-            await server.serve()
+            await server.serve(place.sockets if place else None)
             if starting.done() and not starting.cancelled():
                 starting.result()
 
@@ -84,6 +104,18 @@ def _calm_garbage_collection() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_OBJECTS_PER_COLLECTION, 20, 100)
+
+
+async def _break_off(server: uvicorn.Server) -> None:
+    """End what a second signal did not wait for: requests whose engines we did not stop end as if
+    their clients had left."""
+    state = server.server_state
+    if state.tasks:
+        await asyncio.wait(state.tasks, timeout=_BREAK_OFF_S)
+    for connection in list(state.connections):
+        connection.transport.abort()
+    if state.tasks:
+        await asyncio.wait(state.tasks, timeout=_BREAK_OFF_S)
 
 
 def _background(stack: contextlib.AsyncExitStack, work: object) -> asyncio.Task[None]:
@@ -126,9 +158,9 @@ async def _stop_all(engines: Iterable[Engine]) -> None:
     await asyncio.gather(*(engine.stop() for engine in engines))
 
 
-def _uvicorn(config: Config, runtime: Runtime) -> uvicorn.Config:
+def _uvicorn(config: Config, runtime: Runtime, scrape: Scrape | None) -> uvicorn.Config:
     return uvicorn.Config(
-        Gateway(runtime).app,
+        Gateway(runtime, scrape=scrape).app,
         host=config.server.host,
         port=config.server.port,
         loop="none",

@@ -4,7 +4,7 @@ own view, models."""
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import orjson
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -26,12 +26,16 @@ from fairgate.middleware import FairGate
 from fairgate.runtime import Runtime
 from fairgate.ticket import SCOPE_KEY
 
+Scrape = Callable[[Runtime], Awaitable[bytes]]
+"""Makes the Prometheus text where it is of more than one process."""
+
 
 class Gateway:
     """Builds the gateway's app over a running :class:`Runtime`."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, *, scrape: Scrape | None = None) -> None:
         self._runtime = runtime
+        self._scrape = scrape
         self._created = int(time.time())
         self._forwarder = Forwarder(runtime)
         self._others = Starlette(
@@ -90,7 +94,10 @@ class Gateway:
 
     async def metrics(self, request: Request) -> Response:
         """Prometheus text."""
-        text = self._runtime.metrics.render(self._runtime.pools)
+        if self._scrape is not None:
+            text = await self._scrape(self._runtime)
+        else:
+            text = self._runtime.metrics.render(self._runtime.pools)
         return Response(text, headers={"content-type": CONTENT_TYPE_LATEST})
 
     def _json(self, request: Request, content: object) -> Response:

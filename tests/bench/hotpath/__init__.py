@@ -1,5 +1,6 @@
-"""What fairgate adds to a request, in CPU time of the process that serves it.
+"""What a request costs on its way through fairgate, through others like it, and through neither.
 
-Every subject serves the same small chat request over keep-alive connections; they take turns within
-each round, so a machine that gets slower gets slower for all. Medians over the rounds.
+All subjects take turns within each round, so a machine that gets slower gets slower for all; ratios
+are those of the same round. Read ``cases`` (what is sent), ``subjects`` and ``peers`` (through
+what), ``measure`` (one turn), ``figures`` (medians and ratios), ``report``.
 """

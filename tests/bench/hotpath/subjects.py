@@ -10,9 +10,18 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-KEY = "bench-key"
+KEYS = ("bench-key-1", "bench-key-2")
+"""Of two tenants."""
 CHAT = "/v1/chat/completions"
-_APPS = "tests.bench.hotpath.apps"
+NULL, BARE, GATEWAY, UPSTREAM = "null app", "bare proxy", "gateway", "upstream alone"
+EXEMPT, MIDDLEWARE = "exempt path", "middleware"
+AGAINST: Mapping[str, str | None] = {
+    UPSTREAM: None, NULL: None, BARE: None, EXEMPT: NULL, MIDDLEWARE: NULL,
+}  # fmt: skip
+"""What a subject is compared with; those not named here, with the bare proxy."""
+_QUEUED = 8
+_WORKERS = 2
+_ROOMY = {"max_num_seqs": 4096}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,49 +30,82 @@ class Subject:
 
     name: str
     command: tuple[str, ...]
-    """``{port}`` stands for its port."""
-    against: str | None = None
-    """Name of the subject that it is compared with."""
+    """``{port}`` stands for its port; empty: the upstream, which runs anyway."""
     path: str = CHAT
     environ: Mapping[str, str] = field(default_factory=dict)
+    proxy: bool = True
+    """It passes requests on to the upstream."""
+    peer: bool = False
+    """Somebody else's: where it fails, the others are measured all the same."""
 
 
-def subjects(folder: Path, store: str, upstream: str) -> list[Subject]:
-    """All of them. Configurations are written to ``folder``; ``store`` is a Valkey of its own."""
-    mounted = folder / "mounted.yaml"
-    mounted.write_text(json.dumps(_config(store, {"type": "app", "max_num_seqs": 4096})))
-    serving = folder / "gateway.yaml"
-    engine = {"type": "http", "url": upstream, "max_num_seqs": 4096}
-    serving.write_text(json.dumps(_config(store, engine)))
-    gate = {"FAIRGATE_CONFIG": str(mounted)}
-    serve = (sys.executable, "-m", "fairgate.cli", "serve", "--config", str(serving))
+def ours(folder: Path, store: str, upstream: str) -> list[Subject]:
+    """fairgate and what it is compared with. Configurations are written to ``folder``."""
+
+    gate = {"FAIRGATE_CONFIG": _write(folder, "mounted", store, {"type": "app", **_ROOMY})}
     return [
-        Subject(name="null app", command=_uvicorn("null")),
+        Subject(name=UPSTREAM, command=()),
+        Subject(name=NULL, command=uvicorn("apps:null"), proxy=False),
         Subject(
-            name="exempt path", command=_uvicorn("gated"), against="null app", path="/exempt",
-            environ=gate,
+            name=EXEMPT, command=uvicorn("apps:gated"), path="/exempt", environ=gate, proxy=False
         ),
-        Subject(name="mounted", command=_uvicorn("gated"), against="null app", environ=gate),
-        Subject(name="bare proxy", command=_uvicorn("proxy"), environ={"UPSTREAM": upstream}),
-        Subject(name="gateway", command=(*serve, "--port", "{port}"), against="bare proxy"),
+        Subject(name=MIDDLEWARE, command=uvicorn("apps:gated"), environ=gate, proxy=False),
+        Subject(name=BARE, command=uvicorn("proxy:proxy"), environ={"UPSTREAM": upstream}),
+        Subject(name=GATEWAY, command=gateway_command(folder, store, upstream, "{port}")),
+        Subject(
+            name=f"gateway, {_QUEUED} at once",
+            command=gateway_command(folder, store, upstream, "{port}", sequences=_QUEUED),
+        ),
+        Subject(
+            name=f"gateway, {_WORKERS} workers",
+            command=gateway_command(folder, store, upstream, "{port}", workers=_WORKERS),
+        ),
     ]  # fmt: skip
 
 
-def _uvicorn(app: str) -> tuple[str, ...]:
+def gateway_command(
+    folder: Path,
+    store: str,
+    upstream: str,
+    port: int | str,
+    *,
+    sequences: int = 4096,
+    workers: int = 1,
+) -> tuple[str, ...]:
+    """fairgate before ``upstream``, which takes ``sequences`` requests at once."""
+    engine = {"type": "http", "url": upstream, "max_num_seqs": sequences}
+    config = _write(folder, f"gateway-{sequences}-{workers}", store, engine)
     return (
-        sys.executable, "-m", "uvicorn", f"{_APPS}:{app}", "--port", "{port}", "--loop", "uvloop",
-        "--http", "httptools", "--no-access-log", "--log-level", "warning",
+        sys.executable, "-m", "fairgate.cli", "serve", "--config", config, "--port", str(port),
+        *(("--workers", str(workers)) if workers > 1 else ()),
     )  # fmt: skip
 
 
-def _config(store: str, engine: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything that a site would have on: keys, limits, two tenants, a store of its own."""
-    limits = {"rpm": 100_000_000, "tpm": 1_000_000_000}
+def uvicorn(app: str) -> tuple[str, ...]:
+    """``app`` of this folder, served as fairgate serves its own."""
+    return (
+        sys.executable, "-m", "uvicorn", f"tests.bench.hotpath.{app}", "--port", "{port}",
+        "--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning",
+        "--backlog", "4096",
+    )  # fmt: skip
+
+
+def _write(folder: Path, pool: str, store: str, engine: Mapping[str, Any]) -> str:
+    file = folder / f"{pool}.yaml"
+    file.write_text(json.dumps(_config(pool, store, engine)))
+    return str(file)
+
+
+def _config(pool: str, store: str, engine: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything that a site would have on: keys, limits, two tenants, a log line per request."""
+    limits = {"rpm": 100_000_000, "tpm": 100_000_000_000}
+    hashes = [sha256(key.encode()).hexdigest() for key in KEYS]
     return {
-        "store": {"url": store},
+        "store": {"url": store, "timeout_s": 4.0},  # the machine may be busy
+        "server": {"access_log": True},
         "tenants": {
-            "acme": {"keys": [{"sha256": sha256(KEY.encode()).hexdigest()}], "limits": limits},
-            "globex": {"keys": [{"sha256": sha256(b"other").hexdigest()}], "limits": limits},
+            name: {"keys": [{"sha256": hashed}], "limits": limits}
+            for name, hashed in zip(("acme", "globex"), hashes, strict=True)
         },
-        "pools": {"main": {"lanes": {"bench": {"engines": [dict(engine)]}}}},
+        "pools": {pool: {"lanes": {"bench": {"engines": [dict(engine)]}}}},
     }

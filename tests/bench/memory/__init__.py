@@ -1,0 +1,1 @@
+"""Whether memory stays flat over very many requests and aborted streams."""

@@ -1,0 +1,1 @@
+"""What the benchmarks share: processes and what they cost, a store, an upstream, a load."""
