@@ -64,7 +64,7 @@ def _choices(preset: Preset) -> Choices:
                 interaction_aware=False,
                 normalise_user="app",
                 idle_credit=0.2,
-                patience_s=5.0,
+                patience_s=20.0,
             )
         case "fairserve":
             return Choices(
@@ -74,5 +74,5 @@ def _choices(preset: Preset) -> Choices:
                 normalise_user="app",
                 continuation_advantage=1.0,
                 idle_credit=0.2,
-                patience_s=5.0,
+                patience_s=20.0,
             )

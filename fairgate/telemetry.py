@@ -9,6 +9,7 @@ from typing import Any, TextIO
 
 import orjson
 import structlog
+from structlog.contextvars import get_contextvars
 
 _structured = structlog.get_logger("fairgate.access")
 
@@ -59,7 +60,8 @@ class _RequestLines:
         self._until_second = ""
 
     def __call__(self, fields: Mapping[str, Any]) -> None:
-        line = {**fields, "event": "request", "level": "info", "timestamp": self._now()}
+        line = {**get_contextvars(), **fields, "event": "request", "level": "info"}
+        line["timestamp"] = self._now()
         self._stream.write(orjson.dumps(line, default=str).decode() + "\n")
 
     def _now(self) -> str:
