@@ -1,0 +1,134 @@
+"""BEST-Route's learned heads: quality of best-of-n from records of several answers to a prompt.
+
+Arrays: ``features`` prompts x features; labels and predictions prompts x lanes x samples, where
+``[i, k, n-1]`` belongs to the best of n answers of lane k to prompt i.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+def best_of_labels(scores: Array, quality: Array, reference: Array, max_samples: int) -> Array:
+    """``y[n-1]``: probability that the best-scored of n answers is at least as good as a reference
+    answer, over all ways to draw n of those recorded without replacement.
+
+    ``scores`` (by the scorer) and ``quality`` of the recorded answers of one lane to one prompt,
+    ``reference``: quality of the reference's answers to it. The paper draws ten times instead.
+    Raises ``ValueError`` for fewer records than ``max_samples``.
+    """
+    recorded = len(scores)
+    if recorded < max_samples:
+        raise ValueError(f"max_samples: expected at most {recorded} (recorded), got {max_samples}")
+    ranked = quality[np.argsort(-scores, kind="stable")]
+    at_least = (ranked[:, None] >= reference[None, :]).mean(axis=1)
+    labels = np.empty(max_samples)
+    for n in range(1, max_samples + 1):
+        # Chance that the answer of rank i is the best-scored of n drawn, from the one before it.
+        chance, first = np.zeros(recorded), n / recorded
+        for rank in range(recorded - n + 1):
+            chance[rank] = first
+            first *= (recorded - rank - n) / max(recorded - rank - 1, 1)
+        labels[n - 1] = chance @ at_least
+    return labels
+
+
+def fit_concentration(right: Array, samples: Array, mean: Array) -> float:
+    """κ of :func:`fairgate.routing.best_route.best_of_success` from records, by moments.
+
+    ``right[i]`` of ``samples[i]`` ≥ 2 answers to prompt i were right, where ``mean[i]`` was
+    predicted. Two answers are both right with ``m² + m(1-m)/(1+κ)``.
+    """
+    both = right * (right - 1) / (samples * (samples - 1))
+    alike = float(np.sum(both - mean**2) / np.sum(mean * (1 - mean)))
+    return 1 / min(max(alike, 1e-3), 1 - 1e-3) - 1
+
+
+def pairwise_accuracy(scores: list[Array], right: list[Array]) -> float:
+    """How often a right answer scores above a wrong one to the same prompt; ties count half.
+
+    Raises ``ValueError`` without a prompt that has both.
+    """
+    wins = pairs = 0.0
+    for score, good in zip(scores, right, strict=True):
+        ahead = score[good > 0][:, None] - score[good <= 0][None, :]
+        wins += float(np.sum(ahead > 0) + 0.5 * np.sum(ahead == 0))
+        pairs += ahead.size
+    if not pairs:
+        raise ValueError("records: expected a prompt with right and wrong answers, got none")
+    return wins / pairs
+
+
+class Heads(msgspec.Struct, frozen=True):
+    """A logistic head for every lane and number of answers, over shared features."""
+
+    lanes: tuple[str, ...]
+    samples: int
+    weights: list[list[float]]
+    """For each head, lane by lane and in each by n, one weight for every feature."""
+    bias: list[float]
+
+    @classmethod
+    def fit(
+        cls, lanes: tuple[str, ...], features: Array, labels: Array, *, l2: float = 1.0
+    ) -> Heads:
+        """Least cross-entropy to the soft ``labels``, plus ``l2/2 · |weights|²`` for each head.
+
+        By Newton's method: exact to 1e-8 in a few steps for some hundred features.
+        """
+        prompts, count, samples = labels.shape
+        design = np.hstack([features, np.ones((prompts, 1))])
+        penalty = np.full(design.shape[1], l2)
+        penalty[-1] = 1e-6  # the bias is free, but for prompts that are all alike
+        flat = labels.reshape(prompts, count * samples)
+        fitted = [_newton(design, flat[:, head], penalty) for head in range(count * samples)]
+        return cls(
+            lanes, samples, [w[:-1].tolist() for w in fitted], [float(w[-1]) for w in fitted]
+        )
+
+    def predict(self, features: Array) -> dict[str, list[float]]:
+        """Quality of 1, 2, … answers of each lane to one prompt."""
+        logits = np.asarray(self.weights) @ features + np.asarray(self.bias)
+        chances = _sigmoid(logits).reshape(len(self.lanes), self.samples)
+        return {lane: chances[k].tolist() for k, lane in enumerate(self.lanes)}
+
+    def encode(self) -> bytes:
+        """As JSON."""
+        return msgspec.json.encode(self)
+
+    @classmethod
+    def decode(cls, data: bytes) -> Heads:
+        """What :meth:`encode` wrote. Raises ``msgspec.DecodeError``."""
+        return msgspec.json.decode(data, type=cls)
+
+
+def _sigmoid(x: Array) -> Array:
+    return 1 / (1 + np.exp(-np.clip(x, -40, 40)))
+
+
+def _newton(design: Array, label: Array, penalty: Array) -> Array:
+    weights = np.zeros(design.shape[1])
+    loss = _loss(design, label, penalty, weights)
+    for _ in range(50):
+        p = _sigmoid(design @ weights)
+        gradient = design.T @ (p - label) + penalty * weights
+        hessian = (design.T * np.maximum(p * (1 - p), 1e-9)) @ design + np.diag(penalty)
+        step: Any = np.linalg.solve(hessian, gradient)
+        while (after := _loss(design, label, penalty, weights - step)) > loss + 1e-12:
+            step = step / 2
+        weights, loss = weights - step, after
+        if np.abs(step).max() < 1e-8:
+            break
+    return weights
+
+
+def _loss(design: Array, label: Array, penalty: Array, weights: Array) -> float:
+    logits = design @ weights
+    entropy = np.logaddexp(0, logits) - label * logits
+    return float(entropy.sum() + 0.5 * (penalty * weights**2).sum())
