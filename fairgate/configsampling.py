@@ -86,8 +86,8 @@ class BestRoute(Base, frozen=True):
     threshold: Share = 0.9
     """Wanted probability that the answer is as good as the reference lane's."""
     price_of_quality: Positive | None = None
-    """If set, not the threshold decides but ``quality - cost / price_of_quality``: as much as a
-    certainly as good answer is worth, where the reference lane's answer costs 1."""
+    """If set, not the threshold decides but the largest ``P(right answer) - cost / this``: what a
+    right answer is worth, where the reference lane's answer costs 1."""
     reference: Name | None = None
     """``None``: the dearest lane."""
     max_samples: Samples = 5

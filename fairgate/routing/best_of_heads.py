@@ -6,6 +6,7 @@ Arrays: ``features`` prompts x features; labels and predictions prompts x lanes 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgspec
@@ -16,27 +17,35 @@ Array = NDArray[np.float64]
 
 
 def best_of_labels(scores: Array, quality: Array, reference: Array, max_samples: int) -> Array:
-    """``y[n-1]``: probability that the best-scored of n answers is at least as good as a reference
-    answer, over all ways to draw n of those recorded without replacement.
+    """``y[i, n-1]``: probability that the best-scored of n answers to prompt i is at least as good
+    as a reference answer, over all ways to draw n of those recorded without replacement.
 
-    ``scores`` (by the scorer) and ``quality`` of the recorded answers of one lane to one prompt,
-    ``reference``: quality of the reference's answers to it. The paper draws ten times instead.
-    Raises ``ValueError`` for fewer records than ``max_samples``.
+    ``scores`` (by the scorer) and ``quality`` of the recorded answers of one lane, prompts x
+    answers; ``reference``: quality of the reference's answers, prompts x its answers. The paper
+    draws ten times instead. Raises ``ValueError`` for fewer records than ``max_samples``.
     """
-    recorded = len(scores)
+    recorded = scores.shape[1]
     if recorded < max_samples:
         raise ValueError(f"max_samples: expected at most {recorded} (recorded), got {max_samples}")
-    ranked = quality[np.argsort(-scores, kind="stable")]
-    at_least = (ranked[:, None] >= reference[None, :]).mean(axis=1)
-    labels = np.empty(max_samples)
-    for n in range(1, max_samples + 1):
-        # Chance that the answer of rank i is the best-scored of n drawn, from the one before it.
-        chance, first = np.zeros(recorded), n / recorded
-        for rank in range(recorded - n + 1):
-            chance[rank] = first
-            first *= (recorded - rank - n) / max(recorded - rank - 1, 1)
-        labels[n - 1] = chance @ at_least
+    order = np.argsort(-scores, axis=1, kind="stable")
+    ranked = np.take_along_axis(quality, order, axis=1)
+    as_good = (ranked[:, :, None] >= reference[:, None, :]).mean(axis=2)
+    labels: Array = as_good @ _chances_of_ranks(recorded, max_samples)
     return labels
+
+
+def _chances_of_ranks(recorded: int, max_samples: int) -> Array:
+    """``[rank, n-1]``: chance that the answer of that rank is the best of n drawn: the others are
+    of the ``recorded - rank - 1`` behind it."""
+    return np.array(
+        [
+            [
+                math.comb(recorded - rank - 1, n - 1) / math.comb(recorded, n)
+                for n in range(1, max_samples + 1)
+            ]
+            for rank in range(recorded)
+        ]
+    )
 
 
 def fit_concentration(right: Array, samples: Array, mean: Array) -> float:

@@ -29,7 +29,7 @@ class Option(NamedTuple):
     lane: str
     samples: int
     quality: float
-    """Probability of an answer as good as the reference lane's."""
+    """Probability of an answer as good as the reference lane's, or of a right one."""
     cost: float
 
 
@@ -135,36 +135,41 @@ class BestRoute:
     ) -> Option:
         """The way to serve a prompt whose single answers are right with ``success``, by lane.
 
-        Of the reference lane one answer is asked at most, and its quality is 1 by definition.
-        ``quality`` are learned heads' (:mod:`fairgate.routing.best_of_heads`) in place of the
-        formulas', which are for where only single answers were ever seen.
+        Of the reference lane one answer is asked at most. ``quality`` are learned heads'
+        (:mod:`fairgate.routing.best_of_heads`) in place of the formulas', which are for where only
+        single answers were ever seen: under a threshold the probability of an answer as good as
+        the reference's (whose own is 1); against a price that of a right answer, of the reference
+        lane too.
         """
         settings = self._settings
         name = settings.reference
         if name is None or name not in success:
             name = max(success, key=lambda lane: (tariffs[lane].output, lane))
-        cost = _cost(tariffs[name], prompt_tokens, output_tokens[name])
-        reference = Option(name, 1, 1.0, cost)
+        by_value = settings.price_of_quality is not None
         if quality is None:
-            quality = self._quality(success, name)
+            quality = self._quality(success, name, by_value=by_value)
         others = {lane: chances for lane, chances in quality.items() if lane != name}
         ways = options(others, tariffs, prompt_tokens, output_tokens)
-        if settings.price_of_quality is not None:
-            return best_value(ways, reference, settings.price_of_quality)
-        return cheapest(ways, reference, settings.threshold)
+        cost = _cost(tariffs[name], prompt_tokens, output_tokens[name])
+        if settings.price_of_quality is None:
+            return cheapest(ways, Option(name, 1, 1.0, cost), settings.threshold)
+        reference = Option(name, 1, quality[name][0], cost)
+        return best_value(ways, reference, settings.price_of_quality)
 
-    def _quality(self, success: Mapping[str, float], reference: str) -> dict[str, list[float]]:
+    def _quality(
+        self, success: Mapping[str, float], reference: str, *, by_value: bool
+    ) -> dict[str, Sequence[float]]:
         settings = self._settings
-        return {
-            lane: as_good(
-                best_of_success(
-                    chance,
-                    settings.max_samples,
-                    accuracy=settings.scorer_accuracy,
-                    concentration=settings.concentration,
-                ),
-                success[reference],
+        right: dict[str, Sequence[float]] = {
+            lane: best_of_success(
+                chance,
+                settings.max_samples,
+                accuracy=settings.scorer_accuracy,
+                concentration=settings.concentration,
             )
             for lane, chance in success.items()
             if lane != reference
         }
+        if by_value:
+            return {**right, reference: (success[reference],)}
+        return {lane: as_good(chances, success[reference]) for lane, chances in right.items()}

@@ -31,6 +31,7 @@ from support.gateway import (
     long_chat,
     metrics,
     running,
+    tenant,
 )
 
 from fairgate.engines.process import free_port
@@ -50,7 +51,10 @@ def site(tmp_path_factory: pytest.TempPathFactory, valkey_server: str) -> Iterat
     """A gateway with one simulated engine, on which lane ``small`` may write up to four answers."""
     folder = tmp_path_factory.mktemp("bestof")
     with engine(folder, "--profile", "instant") as sim:
-        settings = config({"small": lane(sim.url)}, store=valkey_server, pool="bestof")
+        tenants = {name: tenant(name) for name in ("acme", "asks-2", "asks-3", "asks-4")}
+        settings = config(
+            {"small": lane(sim.url)}, store=valkey_server, pool="bestof", tenants=tenants
+        )
         settings["pools"]["bestof"]["best_of"] = {"max_samples": 4}
         with LedgerView(valkey_server, "bestof") as ledger, gateway(folder, settings) as gate:
             yield Site(gate, ledger, sim)
@@ -75,9 +79,10 @@ async def post(
     url: str,
     body: dict[str, Any],
     path: str = "/v1/chat/completions",
+    who: str = "acme",
     **named: str,
 ) -> tuple[int, Any, Any]:
-    headers = bearer(**{f"x_fairgate_{name}": value for name, value in named.items()})
+    headers = bearer(who, **{f"x_fairgate_{name}": value for name, value in named.items()})
     async with http.post(url + path, json=body, headers=headers) as answer:
         assert answer.content_type == "application/json"
         return answer.status, answer.headers, await answer.json()
@@ -101,8 +106,8 @@ async def test_the_likeliest_of_n_answers_comes_back_and_all_are_charged(site, h
     asked = body | {"n": samples, "logprobs": True}
     async with http.post(f"{site.engine.url}/v1/chat/completions", json=asked) as answer:
         own = await answer.json()
-    before = site.ledger.tokens(), site.ledger.requests()
-    status, headers, got = await post(http, site.gate.url, body, samples=str(samples))
+    who = f"asks-{samples}"
+    status, headers, got = await post(http, site.gate.url, body, who=who, samples=str(samples))
     assert status == 200
     best = best_by_logprob(own)
     assert best["index"] > 0 or samples < 4, "the prompts are such that the first is not the best"
@@ -112,8 +117,8 @@ async def test_the_likeliest_of_n_answers_comes_back_and_all_are_charged(site, h
     assert headers["x-fairgate-samples"] == str(samples)
     assert -3 <= float(headers["x-fairgate-score"]) <= 0
     total = got["usage"]["total_tokens"]
-    await eventually(lambda: site.ledger.tokens() == before[0] + total)
-    assert site.ledger.requests() == before[1] + 1
+    await eventually(lambda: site.ledger.tokens(who) == total)
+    assert site.ledger.requests(who) == 1
     assert site.ledger.idle()
 
 
@@ -260,7 +265,8 @@ def fakes(tmp_path_factory: pytest.TempPathFactory, valkey_server: str) -> Itera
     }
     judged = lane(f"http://127.0.0.1:{ports['judged']}", max_num_seqs=2)
     scorer = {"type": "http", "url": f"http://127.0.0.1:{ports['scorer']}/score", "timeout_s": 0.3}
-    settings = config(lanes, store=valkey_server, pool="cascade", max_choices=8)
+    tenants = {name: tenant(name) for name in ("acme", "streams-True", "streams-False")}
+    settings = config(lanes, store=valkey_server, pool="cascade", tenants=tenants, max_choices=8)
     del settings["pools"]["cascade"]["lanes"]["large"]["model"]
     settings["pools"]["cascade"] |= {
         "best_of": {"max_samples": 3},
@@ -434,9 +440,9 @@ async def test_a_sure_answer_is_the_answer(fakes, http, start):
 @pytest.mark.parametrize("stream", [False, True])
 async def test_an_unsure_answer_is_asked_for_again_and_both_are_charged(fakes, http, start, stream):
     started = await start(small=always(UNSURE), large=always(LARGE))
-    before = fakes.ledger.tokens(), fakes.ledger.requests()
+    who = f"streams-{stream}"
     body = chat("How sure?", stream=stream) | {"model": "auto"}
-    named = bearer(x_fairgate_accept_delay="1")
+    named = bearer(who, x_fairgate_accept_delay="1")
     url = f"{fakes.gate.url}/v1/chat/completions"
     async with http.post(url, json=body, headers=named) as answer:
         assert answer.status == 200
@@ -448,8 +454,8 @@ async def test_an_unsure_answer_is_asked_for_again_and_both_are_charged(fakes, h
     (large,) = started["large"].bodies
     sent = {name: value for name, value in body.items() if name != "stream" or not stream}
     assert large == {**sent, "model": "large"}
-    await eventually(lambda: fakes.ledger.tokens() == before[0] + 17 + 21)
-    assert fakes.ledger.requests() == before[1] + 1
+    await eventually(lambda: fakes.ledger.tokens(who) == 17 + 21)
+    assert fakes.ledger.requests(who) == 1
     assert fakes.ledger.idle()
     line = await eventually(lambda: fakes.gate.logs("request")[-1:])
     told = {name: line[0][name] for name in ("lane", "prompt_tokens", "output_tokens", "service")}
