@@ -22,6 +22,7 @@ def main(
     splits: Annotated[int, typer.Option(min=2, help="Random splits and draws.")] = 5,
     accuracy: Annotated[float, typer.Option(help="Of the verifier, on pairs.")] = 0.85,
     price_ratio: Annotated[float, typer.Option(help="Reference to small.")] = 10.0,
+    prompts: Annotated[int, typer.Option(min=200, help="Of the synthetic records.")] = 6000,
     markdown: Annotated[bool, typer.Option(help="Print the table as Markdown.")] = False,
 ) -> None:
     """Compare routers that ask small lanes for one answer with those that choose among up to 5.
@@ -31,7 +32,7 @@ def main(
     with 95 % intervals; ``ratio`` is of the two at a cost cut of 60 %, as a mean of its splits.
     """
     rows = [["records", "kappa", "quality", "rule", *_HEADINGS]]
-    for records in _all_records(data):
+    for records in _all_records(data, prompts):
         fitted = pair_concentration(records)
         for kappa in (0.25, 0.5, 1.0, fitted, 4.0) if records.name != "nine-models" else (0.5, 2.0):
             setting = Setting(kappa, accuracy, price_ratio)
@@ -49,8 +50,8 @@ _HEADINGS = [
 ]
 
 
-def _all_records(data: Path) -> Iterator[Records]:
-    yield synthetic(6000, seed=0)
+def _all_records(data: Path, prompts: int) -> Iterator[Records]:
+    yield synthetic(prompts, seed=0)
     for name, (file, _, _) in SOURCES.items():
         if (data / file).exists():
             yield load(name, data)
