@@ -28,10 +28,6 @@ from fairgate.scoring.build import build_scorer
 from fairgate.ticket import Ticket
 from fairgate.usage import JsonScanner
 
-SAMPLES = b"x-fairgate-samples"
-SCORE = b"x-fairgate-score"
-ESCALATED_FROM = b"x-fairgate-escalated-from"
-
 _NOT_AS_CHANGED = frozenset((400, 422))
 """What an engine answers to fields that it does not take."""
 
@@ -88,13 +84,11 @@ class BestOf:
         chosen = await self._chosen(scope, ticket, plan)
         cascade = plan.cascade
         lane = ticket.grant.lane if ticket.grant else ""
-        added: list[headers.Header] = []
         if cascade is not None and lane == cascade.first and _is_below(chosen, cascade):
             better = await self._better(scope, ticket, plan, chosen, cascade)
             if better is not None:
-                chosen = better
-                added.append((ESCALATED_FROM, lane.encode()))
-        return _reply(chosen, plan, ticket, added)
+                return _reply(better, plan, ticket, escalated_from=lane)
+        return _reply(chosen, plan, ticket)
 
     async def _chosen(self, scope: Scope, ticket: Ticket, plan: Plan) -> Chosen:
         """The best of what the granted lane writes."""
@@ -209,12 +203,13 @@ def _served(scope: Scope, ticket: Ticket, body: bytes) -> Served:
     )
 
 
-def _reply(chosen: Chosen, plan: Plan, ticket: Ticket, added: list[headers.Header]) -> Reply:
+def _reply(chosen: Chosen, plan: Plan, ticket: Ticket, *, escalated_from: str = "") -> Reply:
     """The answer in the shape that the client asked for."""
     status, sent, body = chosen.answer.status, chosen.answer.headers, chosen.body
     choices, draft = chosen.choices, chosen.draft
     if choices is None:
-        return Reply(status, [*sent, *added], body)
+        return Reply(status, sent, body)
+    added = headers.choice_headers(len(choices.answers), chosen.score, escalated_from)
     if plan.asked.stream:
         body = as_stream(choices, chosen.index, without_logprobs=draft.logprobs)
         ticket.hides_usage = plan.asked.needs_usage
@@ -222,8 +217,5 @@ def _reply(chosen: Chosen, plan: Plan, ticket: Ticket, added: list[headers.Heade
     elif draft.body != plan.body:
         body = choices.only(chosen.index, without_logprobs=draft.logprobs)
     added.append((b"content-length", b"%d" % len(body)))
-    added.append((SAMPLES, b"%d" % len(choices.answers)))
-    if chosen.score is not None:
-        added.append((SCORE, b"%.4f" % chosen.score))
     replaced = {name for name, _ in added}
     return Reply(status, [*(h for h in sent if h[0].lower() not in replaced), *added], body)

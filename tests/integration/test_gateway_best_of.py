@@ -295,17 +295,21 @@ async def start(fakes: Fakes, http: aiohttp.ClientSession) -> AsyncIterator[Any]
                 fake = fake_engine(fakes.ports[name], answer)
                 started[name] = await stack.enter_async_context(fake)
             lanes = [name for name in answers if name != "scorer"]
-            await eventually(lambda: up(http, fakes.gate, lanes))
+            await eventually(lambda: free(http, fakes.gate, lanes))
             return started
 
         yield start
 
 
-async def up(http: aiohttp.ClientSession, gate: Gateway, lanes: list[str]) -> bool:
+async def free(http: aiohttp.ClientSession, gate: Gateway, lanes: list[str]) -> bool:
+    """The lanes are up, and nothing runs there, as the router sees it: then ``auto`` is ``small``."""
     samples = await metrics(http, gate.url)
-    pool = {"judged": "judging"}
-    name = "fairgate_lane_engines_up{{lane={},pool={}}}"
-    return all(samples[name.format(lane, pool.get(lane, "cascade"))] for lane in lanes)
+    labels = [f"lane={lane},pool={'judging' if lane == 'judged' else 'cascade'}" for lane in lanes]
+    return all(
+        samples[f"fairgate_lane_engines_up{{{of}}}"]
+        and not samples[f"fairgate_lane_running_requests{{{of}}}"]
+        for of in labels
+    )
 
 
 async def auto(http: aiohttp.ClientSession, fakes: Fakes, **fields: Any) -> tuple[int, Any, Any]:
