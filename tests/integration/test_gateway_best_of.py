@@ -88,6 +88,12 @@ async def post(
         return answer.status, answer.headers, await answer.json()
 
 
+async def leave(asked: asyncio.Task[Any]) -> None:
+    """The client hangs up."""
+    asked.cancel()
+    await asyncio.wait({asked})
+
+
 def best_by_logprob(answer: dict[str, Any]) -> dict[str, Any]:
     """The choice with the largest mean log-probability in an answer of the engine itself."""
 
@@ -207,7 +213,7 @@ async def test_a_client_that_leaves_ends_all_answers(site, http, tmp_path, valke
                 return await running(http, slow.url) == 3
 
             await eventually(all_run)
-            asked.cancel()
+            await leave(asked)
 
             async def none_runs() -> bool:
                 return await running(http, slow.url) == 0
@@ -302,7 +308,7 @@ async def start(fakes: Fakes, http: aiohttp.ClientSession) -> AsyncIterator[Any]
 
 
 async def free(http: aiohttp.ClientSession, gate: Gateway, lanes: list[str]) -> bool:
-    """The lanes are up, and nothing runs there, as the router sees it: then ``auto`` is ``small``."""
+    """They are up, and nothing runs there as the router sees it: so ``auto`` means ``small``."""
     samples = await metrics(http, gate.url)
     labels = [f"lane={lane},pool={'judging' if lane == 'judged' else 'cascade'}" for lane in lanes]
     return all(
@@ -419,7 +425,7 @@ async def test_as_many_answers_as_are_written_are_reserved_for(fakes, http, star
                 lambda: sum(v for k, v in fakes.ledger.in_use().items() if k.endswith(" kv"))
             )
         finally:
-            asked.cancel()
+            await leave(asked)
             await eventually(fakes.ledger.idle)
 
     await start(small=slow, large=always(LARGE))
@@ -507,7 +513,7 @@ async def test_where_the_other_lane_is_full_the_first_answer_serves_in_time(fake
     _, headers, got = await auto(http, fakes)
     assert got["choices"][0]["message"]["content"] == "perhaps"
     assert headers["x-fairgate-lane"] == "small"
-    full.cancel()
+    await leave(full)
     await eventually(fakes.ledger.idle)
 
 
@@ -516,6 +522,6 @@ async def test_a_client_that_leaves_while_the_other_lane_writes(fakes, http, sta
     before = fakes.ledger.tokens()
     asked = asyncio.ensure_future(auto(http, fakes, max_tokens=50))
     await eventually(lambda: started["large"].bodies)
-    asked.cancel()
+    await leave(asked)
     await eventually(fakes.ledger.idle)
     assert fakes.ledger.tokens() >= before + 17, "the first answer is paid for"
