@@ -14,6 +14,7 @@ from typing import NamedTuple
 from fairgate.configsampling import BestRoute as Settings
 
 _SURE = 1e-6
+_GRID = 256
 
 
 class Tariff(NamedTuple):
@@ -119,10 +120,20 @@ def best_value(ways: Iterable[Option], reference: Option, price_of_quality: floa
 
 
 class BestRoute:
-    """The choice under one setting. Pure: decides at once, and holds no state."""
+    """The choice under one setting. Decides at once, and holds nothing of what it decided."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        # A request is worth a look-up, not a sum of chances for each lane.
+        self._best_of = [
+            best_of_success(
+                i / _GRID,
+                settings.max_samples,
+                accuracy=settings.scorer_accuracy,
+                concentration=settings.concentration,
+            )
+            for i in range(_GRID + 1)
+        ]
 
     def choose(
         self,
@@ -159,17 +170,17 @@ class BestRoute:
     def _quality(
         self, success: Mapping[str, float], reference: str, *, by_value: bool
     ) -> dict[str, Sequence[float]]:
-        settings = self._settings
         right: dict[str, Sequence[float]] = {
-            lane: best_of_success(
-                chance,
-                settings.max_samples,
-                accuracy=settings.scorer_accuracy,
-                concentration=settings.concentration,
-            )
-            for lane, chance in success.items()
-            if lane != reference
+            lane: self._right(chance) for lane, chance in success.items() if lane != reference
         }
         if by_value:
             return {**right, reference: (success[reference],)}
         return {lane: as_good(chances, success[reference]) for lane, chances in right.items()}
+
+    def _right(self, success: float) -> list[float]:
+        """:func:`best_of_success`, between its values on the grid."""
+        at = min(max(success, 0.0), 1.0) * _GRID
+        below = min(int(at), _GRID - 1)
+        part = at - below
+        low, high = self._best_of[below], self._best_of[below + 1]
+        return [a + (b - a) * part for a, b in zip(low, high, strict=True)]

@@ -127,6 +127,16 @@ def test_a_reference_that_is_named_and_learned_quality() -> None:
     assert router.choose(success, tariffs, 10, output, quality=fair)[:2] == ("a", 2)
 
 
+@given(CHANCE, st.floats(0.5, 0.99), st.floats(0.1, 100))
+def test_looked_up_is_as_good_as_computed(
+    success: float, accuracy: float, concentration: float
+) -> None:
+    of = {"accuracy": accuracy, "concentration": concentration}
+    router = BestRoute(Settings(scorer_accuracy=accuracy, concentration=concentration))
+    exact = best_of_success(success, 5, **of)
+    assert router._right(success) == pytest.approx(exact, abs=2e-3)
+
+
 def test_against_a_price_an_answer_may_be_better_than_the_references() -> None:
     tariffs = {"small": Tariff(0, 1), "large": Tariff(0, 20)}
     output = {"small": 10.0, "large": 10.0}
