@@ -144,7 +144,7 @@ class Planner:
         ``lanes`` may serve it, the preferred first. ``routed``: answers for each lane as a router
         chose. ``free_choice``: the client left the lane to us.
         """
-        if not _can_choose(call) or (call.stream and not wishes.accepts_delay):
+        if not _can_choose(call, accepts_delay=wishes.accepts_delay):
             return None
         samples = self._samples(call, wishes, lanes, routed or {})
         cascade = self._cascade
@@ -159,7 +159,7 @@ class Planner:
     ) -> dict[str, int]:
         """Where more than one answer is to be written, and how many."""
         best_of = self.best_of
-        if best_of is None or _is_greedy(call):
+        if best_of is None or not may_sample(call, accepts_delay=wishes.accepts_delay):
             return {}
         wanted = {
             lane: wishes.samples or routed.get(lane) or best_of.samples.get(lane, 1)
@@ -168,10 +168,17 @@ class Planner:
         return {lane: min(n, best_of.max_samples) for lane, n in wanted.items() if n > 1}
 
 
-def _can_choose(call: Call) -> bool:
-    """The client wants one answer to one prompt, on a route where an engine can write several."""
+def may_sample(call: Call, *, accepts_delay: bool = False) -> bool:
+    """Several answers may be written to ``call``: see :class:`Planner`."""
+    return _can_choose(call, accepts_delay=accepts_delay) and not _is_greedy(call)
+
+
+def _can_choose(call: Call, *, accepts_delay: bool) -> bool:
+    """The client wants one answer to one prompt, on a route where an engine can write several,
+    and can wait for it."""
     return (
-        call.route in _ASKS_FOR_LOGPROBS
+        (accepts_delay or not call.stream)
+        and call.route in _ASKS_FOR_LOGPROBS
         and call.choices == 1
         and not _is_true(call.fields.get("use_beam_search"))
     )

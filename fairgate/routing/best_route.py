@@ -143,6 +143,8 @@ class BestRoute:
         output_tokens: Mapping[str, float],
         *,
         quality: Mapping[str, Sequence[float]] | None = None,
+        threshold: float | None = None,
+        most: int | None = None,
     ) -> Option:
         """The way to serve a prompt whose single answers are right with ``success``, by lane.
 
@@ -150,7 +152,8 @@ class BestRoute:
         (:mod:`fairgate.routing.best_of_heads`) in place of the formulas', which are for where only
         single answers were ever seen: under a threshold the probability of an answer as good as
         the reference's (whose own is 1); against a price that of a right answer, of the reference
-        lane too.
+        lane too. ``threshold``: this request's own. ``most``: no more answers than so many, such as
+        1 for a stream that cannot wait.
         """
         settings = self._settings
         name = settings.reference
@@ -159,11 +162,12 @@ class BestRoute:
         by_value = settings.price_of_quality is not None
         if quality is None:
             quality = self._quality(success, name, by_value=by_value)
-        others = {lane: chances for lane, chances in quality.items() if lane != name}
+        others = {lane: chances[:most] for lane, chances in quality.items() if lane != name}
         ways = options(others, tariffs, prompt_tokens, output_tokens)
         cost = _cost(tariffs[name], prompt_tokens, output_tokens[name])
         if settings.price_of_quality is None:
-            return cheapest(ways, Option(name, 1, 1.0, cost), settings.threshold)
+            wanted = settings.threshold if threshold is None else threshold
+            return cheapest(ways, Option(name, 1, 1.0, cost), wanted)
         reference = Option(name, 1, quality[name][0], cost)
         return best_value(ways, reference, settings.price_of_quality)
 

@@ -137,6 +137,17 @@ def test_looked_up_is_as_good_as_computed(
     assert router._right(success) == pytest.approx(exact, abs=2e-3)
 
 
+def test_a_request_that_may_not_have_several_answers() -> None:
+    tariffs = {"small": Tariff(1, 1), "large": Tariff(10, 10)}
+    output = {"small": 100.0, "large": 100.0}
+    router = BestRoute(Settings(threshold=0.8, scorer_accuracy=0.9, concentration=2.0))
+    success = {"small": 0.7, "large": 0.9}
+    assert router.choose(success, tariffs, 50, output).samples > 1
+    assert router.choose(success, tariffs, 50, output, most=1)[:2] == ("large", 1)
+    assert router.choose(success, tariffs, 50, output, most=1, threshold=0.5)[:2] == ("small", 1)
+    assert router.choose(success, tariffs, 50, output, threshold=1.0)[:2] == ("large", 1)
+
+
 def test_against_a_price_an_answer_may_be_better_than_the_references() -> None:
     tariffs = {"small": Tariff(0, 1), "large": Tariff(0, 20)}
     output = {"small": 10.0, "large": 10.0}
