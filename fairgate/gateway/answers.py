@@ -105,7 +105,8 @@ def _logprobs(told: _LogProbs | None) -> list[float]:
 
 
 def as_stream(choices: Choices, index: int, *, without_logprobs: bool) -> bytes:
-    """The choice at ``index`` as the event stream that a client waits for, with its usage event.
+    """The choice at ``index`` as the event stream that a client waits for, with a usage event where
+    the engine told usage.
 
     The whole text comes in one event: it is known by then.
     """
@@ -118,7 +119,9 @@ def as_stream(choices: Choices, index: int, *, without_logprobs: bool) -> bytes:
     else:
         events = [choice]
     parts = [_event({**head, "choices": [part]}) for part in events]
-    return b"".join((*parts, _event({**head, "choices": [], "usage": usage}), b"data: [DONE]\n\n"))
+    if bytes(usage) != b"null":
+        parts.append(_event({**head, "choices": [], "usage": usage}))
+    return b"".join((*parts, b"data: [DONE]\n\n"))
 
 
 def _chat_events(choice: dict[str, Any]) -> list[dict[str, Any]]:
