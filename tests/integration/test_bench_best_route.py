@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import re
 import statistics
 
 import numpy as np
 import pytest
 import typer
+from aiohttp import web
+from support.gateway import fake_engine
 from typer.testing import CliRunner
 
+from fairgate.engines.process import free_port
 from fairgate.routing.best_route import Option, best_value, cheapest
 from tests.bench.best_route.__main__ import main
 from tests.bench.best_route.curves import GRID, Setting, choices, simulate
+from tests.bench.best_route.engine import main as measure_engine
 from tests.bench.best_route.records import synthetic
 from tests.bench.best_route.world import Verifier
 
@@ -54,6 +61,30 @@ def test_a_blind_verifier_is_worth_nothing() -> None:
     drops = simulate(synthetic(2000, seed=0), Setting(1.0, accuracy=0.5001), 0)
     for way, drop in drops.items():
         assert drop.ratio(0.6) == pytest.approx(1, abs=0.06), way
+
+
+async def test_what_an_engine_is_told_to_be(capsys: pytest.CaptureFixture[str]) -> None:
+    """One that is right every second time, and surer then."""
+    port = free_port()
+
+    async def answer(request: web.Request) -> web.Response:
+        body = json.loads(await request.read())
+        a, operation, b = re.findall(r"(\d+) (.) (\d+)", body["messages"][0]["content"])[0]
+        right = {"+": int(a) + int(b), "-": int(a) - int(b), "*": int(a) * int(b)}[operation]
+        choices = [
+            {
+                "message": {"content": str(right + wrong)},
+                "logprobs": {"content": [{"logprob": -0.5 - wrong}]},
+            }
+            for wrong in [1, 0] * (body["n"] // 2)
+        ]
+        return web.json_response({"choices": choices})
+
+    async with fake_engine(port, answer):
+        await asyncio.to_thread(measure_engine, f"http://127.0.0.1:{port}", "m", 12, 4, 1)
+    told = capsys.readouterr().out
+    assert "right: 0.500 of 48 answers to 12 prompts" in told
+    assert "LogProbability: 1.000 on pairs; best of 1, 2, … right: 0.00 1.00 1.00 1.00" in told
 
 
 def test_the_command_prints_a_table(tmp_path) -> None:
