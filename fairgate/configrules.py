@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from urllib.parse import SplitResult, urlsplit
 
 from msgspec import Struct
@@ -21,6 +21,7 @@ from fairgate.config import (
     Route,
     Tenant,
 )
+from fairgate.configsampling import HttpScorer, Scorer
 from fairgate.configshape import did_you_mean, join
 from fairgate.policy import resolve_policy
 
@@ -58,6 +59,7 @@ def _pools(config: Config) -> Iterator[str]:
         if not pool.lanes:
             yield f"{path}.lanes: expected at least one lane, got none"
         yield from _policy(pool, path)
+        yield from _sampling(config, pool, path)
         for lane_name, lane in pool.lanes.items():
             yield from _engines(lane, f"{path}.lanes.{lane_name}.engines")
 
@@ -71,6 +73,44 @@ def _policy(pool: Pool, path: str) -> Iterator[str]:
         )
 
 
+def _sampling(config: Config, pool: Pool, path: str) -> Iterator[str]:
+    """Several answers to one request: lanes that there are, and as many as a request may have."""
+    best_of, cascade = pool.best_of, pool.cascade
+    if best_of is not None:
+        at = f"{path}.best_of"
+        yield from _known_lanes(pool, {f"{at}.samples.{n}": n for n in best_of.samples})
+        yield from _scorer(best_of.scorer, f"{at}.scorer")
+        if best_of.max_samples > config.max_choices:
+            yield (
+                f"{at}.max_samples: expected at most max_choices ({config.max_choices}), "
+                f"got {best_of.max_samples}"
+            )
+        for name, samples in best_of.samples.items():
+            if samples > best_of.max_samples:
+                yield (
+                    f"{at}.samples.{name}: expected at most max_samples ({best_of.max_samples}), "
+                    f"got {samples}"
+                )
+    if cascade is not None:
+        at = f"{path}.cascade"
+        named = {f"{at}.first": cascade.first, f"{at}.then": cascade.then}
+        yield from _known_lanes(pool, named)
+        yield from _scorer(cascade.scorer, f"{at}.scorer")
+        if cascade.first == cascade.then:
+            yield f"{at}.then: expected another lane than first, got '{cascade.then}'"
+
+
+def _known_lanes(pool: Pool, named: Mapping[str, str]) -> Iterator[str]:
+    for path, name in named.items():
+        if name not in pool.lanes:
+            yield f"{path}: no lane is named '{name}'{did_you_mean(name, pool.lanes)}"
+
+
+def _scorer(scorer: Scorer, path: str) -> Iterator[str]:
+    if isinstance(scorer, HttpScorer):
+        yield from _http_url(scorer.url, f"{path}.url")
+
+
 def _engines(lane: Lane, path: str) -> Iterator[str]:
     if not lane.engines:
         yield f"{path}: expected at least one engine, got none"
@@ -80,13 +120,13 @@ def _engines(lane: Lane, path: str) -> Iterator[str]:
     seen: dict[str, int] = {}
     for i, engine in enumerate(lane.engines):
         if isinstance(engine, HttpEngine):
-            yield from _engine_url(engine.url, f"{path}[{i}].url")
+            yield from _http_url(engine.url, f"{path}[{i}].url")
             first = seen.setdefault(engine.url.rstrip("/"), i)
             if first != i:
                 yield f"{path}[{i}].url: the same as {path}[{first}].url"
 
 
-def _engine_url(url: str, path: str) -> Iterator[str]:
+def _http_url(url: str, path: str) -> Iterator[str]:
     # Messages hold parts of the address at most: the whole may carry a password.
     parts = _split(url)
     if parts is None:

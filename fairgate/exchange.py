@@ -7,7 +7,7 @@ watch the answer go out, settle.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -21,8 +21,10 @@ from fairgate.errors import Refusal, StoreError, Throttled, Unavailable
 from fairgate.identity import Authenticate, Principal, complete, interaction_id, who_sends
 from fairgate.inbox import ClientGone, Inbox
 from fairgate.metering import Cost, Measured, Meter, Observed, TokenMeter, unit_meter
+from fairgate.pool import Pool
 from fairgate.refusing import Refuser
 from fairgate.runtime import Runtime
+from fairgate.sampling import Plan, read_wishes
 from fairgate.telemetry import log_request
 from fairgate.ticket import SCOPE_KEY, Ticket
 from fairgate.usage import UsageScanner
@@ -66,6 +68,7 @@ class Exchange:
         self.request_id = headers.request_id(fields.get(headers.REQUEST_ID))
         self.declared = _length(fields.get(b"content-length"))
         self.principal: Principal | None = None
+        self.plan: Plan | None = None
         self.ticket: Ticket | None = None
         self.scanner = _NO_ANSWER
         self.began = time.perf_counter()
@@ -128,6 +131,7 @@ class Exchange:
             meter=meter,
             body=body,
             inbox=self.inbox,
+            plan=self.plan,
         )
         with self.inbox:  # until the client leaves
             await ticket.acquire()
@@ -149,8 +153,18 @@ class Exchange:
         )
         pool, lanes = runtime.lane(route.lane) if route.lane else runtime.find(call)
         self.lane = lanes[0]
+        self.plan = self._plan(pool, lanes, call, body)
+        if self.plan is not None:
+            call = self.plan.draft(self.lane).call
         estimate = pool.estimate(call, principal, self.lane, config)
         return TokenMeter(pool, lanes, call, estimate), principal
+
+    def _plan(self, pool: Pool, lanes: Sequence[str], call: codec.Call, body: bytes) -> Plan | None:
+        if not pool.planner.active:
+            return None
+        wishes = read_wishes(self.scope["headers"], pool.planner.best_of)
+        free_choice = not self.route.lane and not pool.serves(call.model)
+        return pool.planner.plan(body, call, wishes, lanes, free_choice=free_choice)
 
     async def _send(self, message: Message) -> None:
         """What the app sends, on its way to the client."""
@@ -210,7 +224,7 @@ class Exchange:
         return {**message, "headers": headers.merged(sent, self._headers(ticket), withheld)}
 
     def _headers(self, ticket: Ticket) -> list[headers.Header]:
-        grant = ticket.grant
+        grant = ticket.answered_by or ticket.grant
         if grant is None:
             return headers.route_headers(self.request_id)
         self.lane, self.engine = grant.lane, grant.engine
@@ -282,7 +296,7 @@ class Exchange:
                 request_bytes=len(ticket.body),
                 ended=True,
                 answer_bytes=self.answer_bytes,
-                seconds=time.perf_counter() - (self.granted_at or self.began),
+                seconds=time.perf_counter() - (ticket.granted_at or self.began),
                 status=self.status,
                 headers=self.answer_headers,
             ),
@@ -295,6 +309,18 @@ class Exchange:
         who = ticket.principal
         return interaction_id(who.tenant, who.user or who.key_id, self.scanner.response_id)
 
+    def _charged(self) -> Served:
+        """All that was served: of a cascade, more than the last answer."""
+        if self.ticket is None or not self.ticket.charged:
+            return self.served
+        every = (*self.ticket.charged, self.served)
+        return Served(
+            cost=sum(served.cost for served in every),
+            tokens=sum(served.tokens for served in every),
+            prompt_tokens=sum(served.prompt_tokens for served in every),
+            void=all(served.void for served in every),
+        )
+
     def _log(self) -> None:
         now = time.perf_counter()
         principal = self.principal
@@ -302,12 +328,13 @@ class Exchange:
         metrics = self.runtime.metrics
         first_byte_s = self.first_byte_at - self.began if self.first_byte_at else None
         queue_s = self.ticket.queue_s if self.ticket else 0.0
-        output = self.served.tokens - self.served.prompt_tokens
+        served = self._charged()
+        output = served.tokens - served.prompt_tokens
         metrics.request(tenant, self.lane, self.outcome, queue_s=queue_s, first_byte_s=first_byte_s)
         if not self.leased:
             metrics.passed_by(tenant)
-        if not self.served.void:
-            metrics.served(tenant, self.served.prompt_tokens, output, self.served.cost)
+        if not served.void:
+            metrics.served(tenant, served.prompt_tokens, output, served.cost)
         if self.runtime.config.server.access_log is False:
             return
         log_request(
@@ -328,9 +355,9 @@ class Exchange:
                 if first_byte_s is not None
                 else None,
                 "total_ms": round((now - self.began) * 1000, 1),
-                "prompt_tokens": self.served.prompt_tokens,
+                "prompt_tokens": served.prompt_tokens,
                 "output_tokens": output,
-                "service": round(self.served.cost, 1),
+                "service": round(served.cost, 1),
             }
         )
 

@@ -98,6 +98,16 @@ def route_headers(
     return headers
 
 
+def choice_headers(samples: int, score: float | None, escalated_from: str = "") -> list[Header]:
+    """How an answer was chosen; what is not known is left out."""
+    headers = [(b"x-fairgate-samples", b"%d" % samples)]
+    if score is not None:
+        headers.append((b"x-fairgate-score", b"%.4f" % score))
+    if escalated_from:
+        headers.append((b"x-fairgate-escalated-from", _safe(escalated_from)))
+    return headers
+
+
 def limit_headers(view: LimitView) -> list[Header]:
     """Both families of quota headers; nothing for a client without limits."""
     headers = list(_policy(view.limit_requests, view.limit_tokens, view.window_s))

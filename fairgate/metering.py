@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from typing import Protocol
 
 import structlog
@@ -98,6 +99,12 @@ class TokenMeter:
         self.call = call
         self.estimate = estimate
         self._lanes = lanes
+
+    def of(self, call: Call) -> TokenMeter:
+        """The same for ``call``, which the engine is asked instead; the estimate stays."""
+        meter = copy(self)
+        meter.call = call
+        return meter
 
     def ask(self, number: str, principal: Principal) -> Ask:
         return self.pool.ask(number, principal, self._lanes, self.estimate)

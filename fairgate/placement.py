@@ -23,8 +23,9 @@ def check_served(config: Config, *, source: str = "") -> None:
 
 
 def check_mounted(config: Config, *, source: str = "") -> None:
-    """Raise ``ConfigError`` for engines that only ``fairgate serve`` starts."""
-    if problems := list(_spawned(config)):
+    """Raise ``ConfigError`` for engines that only ``fairgate serve`` starts, and for what needs
+    answers that pass through the gateway."""
+    if problems := [*_spawned(config), *_sampled(config)]:
         raise ConfigError(problems, source=source)
 
 
@@ -35,6 +36,16 @@ def _spawned(config: Config) -> Iterator[str]:
                 f"{path}: type '{_tag(engine)}' is started by 'fairgate serve' only; "
                 "expected 'app' or 'http' where FairGate is mounted"
             )
+
+
+def _sampled(config: Config) -> Iterator[str]:
+    for name, pool in config.pools.items():
+        for field in ("best_of", "cascade"):
+            if getattr(pool, field) is not None:
+                yield (
+                    f"pools.{name}.{field}: only 'fairgate serve' sends requests to engines; "
+                    "leave it out where FairGate is mounted"
+                )
 
 
 def _tag(engine: Engine) -> str:

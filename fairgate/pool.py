@@ -26,6 +26,7 @@ from fairgate.identity import Principal
 from fairgate.policy import resolve_policy
 from fairgate.routing.base import LaneView, Router
 from fairgate.routing.most_free import MostFree
+from fairgate.sampling import Planner
 from fairgate.usage import Usage
 
 _NO_TOKENS = Estimate(prompt_tokens=0, system_tokens=0, output_tokens=0, choices=1)
@@ -49,6 +50,7 @@ class Pool:
         self.lanes: Mapping[str, Lane] = config.pools[name].lanes
         self.policy = resolve_policy(config.pools[name].policy)
         self.router = router or MostFree()
+        self.planner = Planner(config.pools[name].best_of, config.pools[name].cascade)
         self._names = _names_of(self.lanes)
         self._estimators = {
             lane: Estimator(TokenEstimator(spec.tokenizer)) for lane, spec in self.lanes.items()

@@ -12,7 +12,8 @@ from fairgate.admission.model import Grant, Served
 from fairgate.codec import Call, rewrite
 from fairgate.identity import Principal
 from fairgate.inbox import Inbox
-from fairgate.metering import Meter
+from fairgate.metering import Meter, TokenMeter
+from fairgate.sampling import Draft, Plan
 from fairgate.usage import Usage
 
 SCOPE_KEY = "fairgate"
@@ -30,6 +31,7 @@ class Ticket:
         meter: Meter,
         body: bytes,
         inbox: Inbox,
+        plan: Plan | None = None,
     ) -> None:
         self.request_id = request_id
         """The client's, or one that we gave it."""
@@ -38,8 +40,16 @@ class Ticket:
         self.body = body
         self.inbox = inbox
         self.pool = meter.pool
+        self.plan = plan
+        """How several answers are written, where the client does not get the first best."""
         self.grant: Grant | None = None
         """Held from admission until the answer is complete."""
+        self.granted_at: float | None = None
+        """When, by ``time.perf_counter()``."""
+        self.answered_by: Grant | None = None
+        """Whose answer the client gets, where that is not held any more."""
+        self.charged: list[Served] = []
+        """For answers that the client does not get."""
         self.queue_s = 0.0
         """Seconds in line so far."""
         self.hides_usage = False
@@ -60,8 +70,11 @@ class Ticket:
         """The body for an engine, asking it for the usage of a stream.
 
         From then on the usage event is withheld from a client that did not ask for it. A
-        ``priority`` from the client is dropped; see :func:`fairgate.codec.rewrite`.
+        ``priority`` from the client is dropped; see :func:`fairgate.codec.rewrite`. A plan says
+        what engines of the granted lane are asked, and metered, instead of the client's call.
         """
+        if self.plan is not None and self.grant is not None:
+            self._use(self.plan.draft(self.grant.lane))
         self.hides_usage = self.call.needs_usage
         return rewrite(self.body, self.call, model=model, include_usage=True, priority=priority)
 
@@ -74,7 +87,32 @@ class Ticket:
             self.queue_s += time.perf_counter() - began
             raise
         self.queue_s += self.grant.queue_s
+        self.granted_at = time.perf_counter()
         return self.grant
+
+    def _use(self, draft: Draft) -> None:
+        assert isinstance(self.meter, TokenMeter)  # noqa: S101 — only LLM calls have plans
+        self.meter, self.body = self.meter.of(draft.call), draft.body
+
+    async def escalate(self, meter: Meter, served: Served, *, wait_s: float) -> Grant:
+        """The answer is not good enough: charge ``served`` for it and ask for what ``meter`` says.
+
+        Both count as one request, and rate limits do not bite again. Waits at most ``wait_s``
+        seconds in line. Raises as :meth:`acquire`; then nothing is held, and the charge stays.
+        """
+        self.answered_by = self.grant
+        self.charged.append(served)
+        if settled := self.settle(replace(served, void=True)):
+            await asyncio.wait({settled})
+        self._moves += 1
+        self.meter = meter
+        self._ask = replace(
+            meter.ask(f"{self._number}+{self._moves}", self.principal),
+            exempt=True,
+            timeout_s=wait_s,
+            continuation_timeout_s=wait_s,
+        )
+        return await self.acquire()
 
     async def move(self) -> Grant:
         """The engine failed before its first byte: give the grant back and ask for another engine.

@@ -15,7 +15,9 @@ from fairgate.errors import (
     Refusal,
     Unavailable,
 )
+from fairgate.gateway.best_of import BestOf, Reply
 from fairgate.runtime import Runtime
+from fairgate.sampling import Plan
 from fairgate.ticket import SCOPE_KEY, Ticket
 from fairgate.within import Within
 
@@ -42,10 +44,14 @@ class Forwarder:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
+        self._best_of = BestOf(runtime, self._open)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Forward one request. The client's leaving cancels the engine's work on it."""
         ticket: Ticket = scope[SCOPE_KEY]
+        if ticket.plan is not None:
+            await self._serve_planned(scope, ticket, ticket.plan, send)
+            return
         stream = ticket.call.stream
         with ticket.inbox:  # until the client leaves
             answer, first = await self._open(scope, ticket)
@@ -55,6 +61,12 @@ class Forwarder:
         if not stream:
             await send(_start(answer))
         await send({"type": "http.response.body", "body": b"" if stream else first})
+
+    async def _serve_planned(self, scope: Scope, ticket: Ticket, plan: Plan, send: Send) -> None:
+        with ticket.inbox:
+            reply = await self._best_of.serve(scope, ticket, plan)
+        await send(_start(reply))
+        await send({"type": "http.response.body", "body": reply.body})
 
     async def _open(self, scope: Scope, ticket: Ticket) -> _Begun:
         """An answer; while the client has seen nothing, another engine is tried if one fails."""
@@ -132,7 +144,7 @@ async def _stream(answer: Answer, first: bytes, send: Send) -> None:
         answer.close()  # if it is not complete, this is what tells the engine
 
 
-def _start(answer: Answer) -> Message:
+def _start(answer: Answer | Reply) -> Message:
     headers = [(n.lower(), v) for n, v in answer.headers if n.lower() not in _HOP_BY_HOP]
     return {"type": "http.response.start", "status": answer.status, "headers": headers}
 

@@ -57,6 +57,7 @@ def sent_headers() -> set[str]:
     view = LimitView(limit_requests=1, limit_tokens=1)
     sent = headers.route_headers("r", lane="l", engine="e", queue_s=0.0)
     sent += [headers.DEGRADED_OPEN, *headers.limit_headers(view)]
+    sent += headers.choice_headers(3, -0.5, "small")
     for refusal in (Unauthenticated(""), Throttled("", limit="tenant.daily", retry_after=1e6)):
         sent += headers.error_response(refusal, request_id="r", rng=Random(1)).headers
     return {name.decode() for name, _ in sent}
@@ -72,7 +73,7 @@ def test_every_header_that_is_sent_is_on_the_page_and_the_other_way_round():
 
 
 def test_every_header_that_is_read_is_on_the_page_and_the_other_way_round():
-    read = literals("identity.py") | {headers.REQUEST_ID.decode(), "accept"}
+    read = literals("identity.py", "sampling.py") | {headers.REQUEST_ID.decode(), "accept"}
     assert set(named("Headers you may send")) == read
 
 

@@ -17,12 +17,15 @@ from support.gateway import (
     bearer,
     chat,
     config,
+    engine_metric,
     eventually,
     gateway,
     key_of,
     long_chat,
     metrics,
 )
+
+from fairgate.engines.process import free_port
 
 pytestmark = pytest.mark.vllm
 
@@ -39,6 +42,8 @@ class Site:
 
     gate: Gateway
     ledger: LedgerView
+    engine_url: str
+    """Empty where the engine has no socket."""
 
     async def load(self, http: aiohttp.ClientSession, kind: str) -> float:
         """Requests that vLLM says it has ``running`` or ``waiting``."""
@@ -62,15 +67,20 @@ def site(
         "env": {"VLLM_CPU_KVCACHE_SPACE": "1"},
         "start_timeout_s": START_S,
     }
+    url = ""
+    if request.param == "vllm":
+        engine["port"] = free_port()
+        url = f"http://127.0.0.1:{engine['port']}"
     settings = config(
         {"small": {"model": "tiny", "engines": [engine]}}, store=valkey_server, pool=POOL
     )
+    settings["pools"][POOL]["best_of"] = {"max_samples": 3}
     folder = tmp_path_factory.mktemp("vllm")
     with (
         LedgerView(valkey_server, POOL) as ledger,
         gateway(folder, settings, ready_within_s=START_S, not_ours=NOT_OURS) as gate,
     ):
-        yield Site(gate, ledger)
+        yield Site(gate, ledger, url)
 
 
 @pytest.fixture
@@ -112,6 +122,51 @@ async def test_a_stream_carries_usage_only_if_asked(client: openai.AsyncOpenAI) 
         chunks = [chunk async for chunk in stream]
         assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
         assert [c.usage.completion_tokens for c in chunks if c.usage] == ([12] if asked else [])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_best_of_three_is_one_request_to_vllm(
+    site: Site, client: openai.AsyncOpenAI, http: aiohttp.ClientSession, stream: bool
+) -> None:
+    before = site.ledger.tokens()
+    counted = await _asked_of_vllm(http, site)
+    raw = await client.chat.completions.with_raw_response.create(
+        model="small",
+        messages=[{"role": "user", "content": "Name a fern."}],
+        max_tokens=16,
+        temperature=1.0,
+        stream=stream,
+        stream_options={"include_usage": True} if stream else openai.omit,
+        extra_headers={"X-Fairgate-Samples": "3", "X-Fairgate-Accept-Delay": "1"},
+    )
+    assert raw.headers["x-fairgate-samples"] == "3"
+    assert -20 < float(raw.headers["x-fairgate-score"]) < 0
+    if stream:
+        chunks = [chunk async for chunk in raw.parse()]
+        text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+        usage = chunks[-1].usage
+    else:
+        answer = raw.parse()
+        (choice,) = answer.choices
+        assert (choice.index, choice.logprobs) == (0, None)
+        text, usage = choice.message.content, answer.usage
+    assert text
+    assert usage is not None
+    assert 16 < usage.completion_tokens <= 48, "all three are told"
+    await eventually(lambda: site.ledger.tokens() == before + usage.total_tokens)
+    assert site.ledger.idle()
+    if counted:
+        requests, answers = await _asked_of_vllm(http, site)
+        assert (requests - counted[0], answers - counted[1]) == (1, 3)
+
+
+async def _asked_of_vllm(http: aiohttp.ClientSession, site: Site) -> tuple[float, ...]:
+    """Requests that vLLM has ended and the sum of their ``n``; nothing where it has no socket."""
+    if not site.engine_url:
+        return ()
+    name = "request_params_n"
+    requests = await engine_metric(http, site.engine_url, f"{name}_count")
+    return requests, await engine_metric(http, site.engine_url, f"{name}_sum")
 
 
 async def test_vllms_own_4xx_passes_unchanged(client: openai.AsyncOpenAI) -> None:

@@ -69,6 +69,19 @@ class Output:
     start: int = 0
     stride: int = 1
     call: ToolCall | None = None
+    with_logprobs: bool = False
+    """They were asked for."""
+
+    def logprobs(self, start: int, count: int) -> list[tuple[str, float]]:
+        """Tokens ``start`` to ``start + count`` with their log-probabilities, -3 to 0.
+
+        Some outputs are surer than others, so their means differ.
+        """
+        level = 0.5 + self.start % 256 / 256
+        return [
+            (self.piece(i, 1), -level * ((i * self.stride) % 33) / 16)
+            for i in range(start, start + count)
+        ]
 
     def piece(self, start: int, count: int) -> str:
         """The text of tokens ``start`` to ``start + count``; plain ASCII words unless a call."""
@@ -112,6 +125,7 @@ def plan_outputs(
     arrival: float = 0,
     prompt_tokens: int | None = None,
     call: ToolCall | None = None,
+    with_logprobs: bool = False,
 ) -> list[Output]:
     """The ``n`` outputs of one prompt; all but the first find the prompt's KV already computed."""
     tokens = prompt_tokens or count_tokens(prompt)
@@ -128,7 +142,8 @@ def plan_outputs(
             arrival=arrival,
             cached_tokens=tokens - 1 if index else 0,
         )
-        outputs.append(Output(sequence, reason, chance[0] * 7, 1 + 2 * chance[1], call))
+        start, stride = chance[0] * 7, 1 + 2 * chance[1]
+        outputs.append(Output(sequence, reason, start, stride, call, with_logprobs))
     return outputs
 
 

@@ -1,6 +1,6 @@
 """The OpenAI requests as vLLM reads them, and vLLM's error shape.
 
-Fields that the simulation ignores (temperature, stop, logprobs, …) are accepted and skipped.
+Fields that the simulation ignores (top_p, stop, top_logprobs, …) are accepted and skipped.
 """
 
 from __future__ import annotations
@@ -103,8 +103,16 @@ class Generate(Struct):
     min_tokens: Natural | None = 0
     ignore_eos: bool | None = False
     priority: int | None = 0
+    temperature: float | None = None
+    logprobs: bool | int | None = None
+    """``true`` in chat, a number in completions; either way of the tokens that were written."""
     tools: Raw = field(default_factory=Raw)
     tool_choice: ToolChoice = None
+
+    @property
+    def wants_logprobs(self) -> bool:
+        """Also ``0``, which in completions means the written tokens alone."""
+        return self.logprobs is not None and self.logprobs is not False
 
 
 class ChatRequest(Generate, kw_only=True):

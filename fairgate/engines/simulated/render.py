@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, Protocol
 
 import orjson
@@ -102,15 +103,13 @@ class ChatRenderer(_Completions):
         else:
             content = b'{"content":"%b"}' % piece.encode()
         reason = b'"%b","stop_reason":null' % self._reason(output).encode()
-        return (
-            b'%b{"index":%d,"delta":%b,"logprobs":null,"finish_reason":%b,"token_ids":null}%b'
-            % (
-                self._head,
-                delta.index,
-                content,
-                reason if delta.finished else b"null",
-                self._close(output.sequence.prompt_tokens, delta.start + delta.count),
-            )
+        return b'%b{"index":%d,"delta":%b,"logprobs":%b,"finish_reason":%b,"token_ids":null}%b' % (
+            self._head,
+            delta.index,
+            content,
+            orjson.dumps(_chat_logprobs(output, delta.start, delta.count)),
+            reason if delta.finished else b"null",
+            self._close(output.sequence.prompt_tokens, delta.start + delta.count),
         )
 
     def whole(self, outputs: Sequence[Output], usage: dict[str, Any]) -> dict[str, Any]:
@@ -118,7 +117,7 @@ class ChatRenderer(_Completions):
             {
                 "index": index,
                 "message": self._message(output),
-                "logprobs": None,
+                "logprobs": _chat_logprobs(output, 0, output.sequence.output_tokens),
                 "finish_reason": self._reason(output),
                 "stop_reason": None,
             }
@@ -146,6 +145,33 @@ def _call_delta(call: ToolCall, delta: Delta, piece: str) -> dict[str, Any]:
     return {"id": call.id, "type": "function", "index": 0, "function": function}
 
 
+def _chat_logprobs(output: Output, start: int, count: int) -> dict[str, Any] | None:
+    """Of the tokens ``start`` to ``start + count``, where they were asked for."""
+    if not output.with_logprobs:
+        return None
+    tokens = output.logprobs(start, count)
+    return {
+        "content": [
+            {"token": text, "logprob": told, "bytes": list(text.encode()), "top_logprobs": []}
+            for text, told in tokens
+        ]
+    }
+
+
+def _text_logprobs(output: Output, start: int, count: int) -> dict[str, Any] | None:
+    """The same in the shape of the older API."""
+    if not output.with_logprobs:
+        return None
+    tokens = output.logprobs(start, count)
+    ends = accumulate((len(text) for text, _ in tokens), initial=len(output.piece(0, start)))
+    return {
+        "text_offset": list(ends)[:-1],
+        "token_logprobs": [told for _, told in tokens],
+        "tokens": [text for text, _ in tokens],
+        "top_logprobs": [{text: told} for text, told in tokens],
+    }
+
+
 class CompletionRenderer(_Completions):
     """``text_completion`` and its chunks."""
 
@@ -158,12 +184,13 @@ class CompletionRenderer(_Completions):
     def chunk(self, output: Output, delta: Delta) -> bytes:
         reason = b'"%b"' % output.finish_reason.encode() if delta.finished else b"null"
         template = (
-            b'%b{"index":%d,"text":"%b","logprobs":null,"finish_reason":%b,"stop_reason":null}%b'
+            b'%b{"index":%d,"text":"%b","logprobs":%b,"finish_reason":%b,"stop_reason":null}%b'
         )
         return template % (
             self._head,
             delta.index,
             output.piece(delta.start, delta.count).encode(),
+            orjson.dumps(_text_logprobs(output, delta.start, delta.count)),
             reason,
             self._close(output.sequence.prompt_tokens, delta.start + delta.count),
         )
@@ -173,7 +200,7 @@ class CompletionRenderer(_Completions):
             {
                 "index": index,
                 "text": output.text,
-                "logprobs": None,
+                "logprobs": _text_logprobs(output, 0, output.sequence.output_tokens),
                 "finish_reason": output.finish_reason,
                 "stop_reason": None,
             }

@@ -30,6 +30,9 @@ from fairgate.engines.simulated.protocol import (
 from fairgate.engines.simulated.scheduler import BLOCK_TOKENS, Scheduler, SchedulingPolicy
 from fairgate.engines.simulated.timing import PROFILES
 
+GREEDY = 1e-5
+"""Temperatures below it always take the likeliest token."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -103,8 +106,11 @@ class Service:
     ) -> list[Output]:
         """The outputs of one prompt; ``limit`` is what the request says it may generate.
 
-        Raises ``ApiError`` 400 when prompt and output exceed the context.
+        Raises ``ApiError`` 400 when prompt and output exceed the context, and for several outputs
+        without sampling.
         """
+        if (n or 1) > 1 and request.temperature is not None and request.temperature < GREEDY:
+            raise bad_request(f"n must be 1 when using greedy sampling, got {n}.", "n")
         tokens = prompt_tokens or count_tokens(prompt)
         sampling = Sampling(
             cap=self._cap(tokens, limit),
@@ -120,6 +126,7 @@ class Service:
             priority=self.priority(client, request.priority),
             prompt_tokens=tokens,
             call=call,
+            with_logprobs=request.wants_logprobs,
         )
 
     def priority(self, client: Client, asked: int | None) -> int:
