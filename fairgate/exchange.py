@@ -172,10 +172,12 @@ class Exchange:
         if kind == "http.response.start":
             message = self._start(message)
         elif kind == "http.response.body":
-            passed = self._body(message.get("body", b""), message.get("more_body", False))
-            if passed is None:
+            chunk, more = message.get("body", b""), message.get("more_body", False)
+            passed = self._body(chunk, more)
+            if more and not passed:
                 return
-            message = passed
+            if passed is not chunk:
+                message = {"type": kind, "body": passed, "more_body": more}
         elif kind in _FILES:
             self._file(message)
         try:
@@ -184,8 +186,8 @@ class Exchange:
             self.inbox.leave()  # since ASGI 2.4 a server says so that the client is gone
             raise
 
-    def _body(self, chunk: bytes, more: bool) -> Message | None:
-        """The part to send on; ``None``: nothing yet."""
+    def _body(self, chunk: bytes, more: bool) -> bytes:
+        """What of it to send on now."""
         if self.first_byte_at is None and chunk:
             self.first_byte_at = time.perf_counter()
         self.answer_bytes += len(chunk)
@@ -193,9 +195,7 @@ class Exchange:
         if not more:
             passed += self.scanner.finish()
             self._end()
-        elif not passed:
-            return None
-        return {"type": "http.response.body", "body": passed, "more_body": more}
+        return passed
 
     def _file(self, message: Message) -> None:
         """The server sends a file by itself."""

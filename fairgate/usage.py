@@ -212,6 +212,9 @@ class HidingScanner(SseScanner):
 
     def feed(self, chunk: bytes) -> bytes:
         super().feed(chunk)
+        whole = chunk.endswith(b"\n\n") and not self._inside and not self._held
+        if whole and b'"usage"' not in chunk:
+            return chunk  # as nearly all are
         data = self._held + chunk if self._held else chunk
         end = _events_end(data)
         passed = data[:end]

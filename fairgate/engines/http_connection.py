@@ -192,8 +192,15 @@ class HttpAnswer:
         return self._taken()
 
     async def part(self) -> bytes:
-        while not self._parts and not self._complete:
-            await self._more()
+        parts = self._parts
+        while not parts and not self._complete:
+            if self._failure is not None:
+                raise self._failure
+            self._waiter = waiter = self._loop.create_future()
+            await waiter
+        if len(parts) == 1 and not self._paused:
+            self._held_bytes = 0
+            return parts.pop()
         return self._taken()
 
     async def parts(self) -> AsyncIterator[bytes]:
@@ -218,10 +225,7 @@ class HttpAnswer:
         if self._failure is not None:
             raise self._failure
         self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        await self._waiter
 
     def _taken(self) -> bytes:
         if not self._parts and self._failure is not None:
@@ -261,7 +265,8 @@ class HttpAnswer:
         if self._silence is not None:
             self._heard_at = self._loop.time()
         if not self._wants_all:
-            self._wake()
+            if (waiter := self._waiter) is not None and not waiter.done():
+                waiter.set_result(None)
             if self._held_bytes > HIGH_WATER_BYTES and not self._paused:
                 self._paused = True
                 self._connection.pause()

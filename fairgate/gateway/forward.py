@@ -136,7 +136,7 @@ async def _stream(answer: Answer, first: bytes, send: Send) -> None:
     try:
         await send(_start(answer))
         await send({"type": "http.response.body", "body": first, "more_body": True})
-        async for chunk in answer.parts():
+        while chunk := await answer.part():
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
     except EngineError as error:
         raise BadGateway(f"the engine broke off ({error})") from error

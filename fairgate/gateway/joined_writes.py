@@ -1,7 +1,7 @@
-"""The gateway's connections: what is written in one turn of the event loop leaves in one write.
+"""The gateway's connections: the head of an answer leaves together with what follows it.
 
-uvicorn writes the head of an answer and its body apart. Each write is a system call that wakes the
-client, so an answer that is ready as a whole should be one.
+uvicorn writes the head and the body apart. Each write is a system call that wakes the client, so an
+answer that is ready as a whole should be one.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-MOST_BYTES = 64 * 1024
-"""What is held is written at once beyond this, so that flow control sees it."""
+_HEAD = b"HTTP/1.1 "
 
 
 class Protocol(HttpToolsProtocol):
@@ -23,34 +22,36 @@ class Protocol(HttpToolsProtocol):
 
 
 class JoinedWrites(asyncio.Transport):
-    """Passes everything on to ``transport``, writes at the end of the event loop's turn."""
+    """Passes everything on to ``transport``, a head with the next write or at the end of the event
+    loop's turn."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
         self._transport = transport
         self._loop = loop
-        self._held: list[bytes] = []
-        self._held_bytes = 0
+        self._head = b""
 
     def write(self, data: Any) -> None:
-        if not self._held:
-            self._loop.call_soon(self._write_held)
-        self._held.append(data)
-        self._held_bytes += len(data)
-        if self._held_bytes > MOST_BYTES:
-            self._write_held()
+        if self._head:
+            head, self._head = self._head, b""
+            self._transport.write(head + data)
+        elif data.startswith(_HEAD):
+            self._head = data
+            self._loop.call_soon(self._write_head)
+        else:
+            self._transport.write(data)
 
-    def _write_held(self) -> None:
-        held, self._held, self._held_bytes = self._held, [], 0
-        if held and not self._transport.is_closing():
-            self._transport.write(held[0] if len(held) == 1 else b"".join(held))
+    def _write_head(self) -> None:
+        head, self._head = self._head, b""
+        if head and not self._transport.is_closing():
+            self._transport.write(head)
 
     def close(self) -> None:
-        self._write_held()
+        self._write_head()
         self._transport.close()
 
     def abort(self) -> None:
-        self._held.clear()
+        self._head = b""
         self._transport.abort()
 
     def is_closing(self) -> bool:
