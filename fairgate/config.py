@@ -8,17 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from msgspec import UNSET, Meta, Struct, UnsetType, field
+from msgspec import UNSET, Meta, UnsetType, field
 
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
-Positive = Annotated[float, Meta(gt=0)]
-NonNegative = Annotated[float, Meta(ge=0)]
-Count = Annotated[int, Meta(ge=1)]
-
-
-class Base(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Every section of the file: immutable, no unknown fields."""
+from fairgate.configbase import Base, Count, Name, NonNegative, Positive, Sha256, Share
+from fairgate.configrouting import OpenShare, Routing
 
 
 class Limits(Base, frozen=True):
@@ -63,7 +56,13 @@ class Tenant(Base, frozen=True):
     limits: Limits = Limits()
     user_limits: Limits = Limits()
     """Limits of each user of the tenant."""
-    user_weights: dict[str, Positive] = {}
+    user_weights: dict[str, Positive] = field(default_factory=dict)
+    quality: Share | None = None
+    """The quality knob of its requests with ``model: auto`` that name none: 0 is the cheapest lane,
+    1 the best one; ``None``: that of the pool."""
+    satisfaction: OpenShare | None = None
+    """Share of its requests with ``model: auto`` that must be answered satisfactorily, as its
+    feedback tells; the router ``mess-plus`` keeps it. ``None``: that of the pool."""
 
 
 class App(Base, frozen=True):
@@ -155,7 +154,7 @@ class VllmEngine(Base, frozen=True, tag="vllm"):
     kv_cache_tokens: Count | None = None
     priority: bool = False
     args: tuple[str, ...] = ()
-    env: dict[str, str] = {}
+    env: dict[str, str] = field(default_factory=dict)
     python: str | None = None
     """Interpreter that has vLLM; ``None``: the one fairgate runs on."""
     start_timeout_s: Positive = 600.0
@@ -173,7 +172,7 @@ class InProcessEngine(Base, frozen=True, tag="vllm-inprocess"):
     kv_cache_tokens: Count | None = None
     priority: bool = False
     args: tuple[str, ...] = ()
-    env: dict[str, str] = {}
+    env: dict[str, str] = field(default_factory=dict)
     """Set while it starts, so that its engine process has it; engines start one by one."""
     start_timeout_s: Positive = 600.0
 
@@ -219,6 +218,8 @@ class Lane(Base, frozen=True):
     """Further model names that clients may use for this lane."""
     price: Positive = 1.0
     """Multiplies the cost of a token in the ledger."""
+    energy: Positive | None = None
+    """Joules that a token costs; only the router ``mess-plus`` with ``cost: energy`` reads it."""
     headroom: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     """Share of the lane's sequences kept for tenants who run less than their fair share of it, so
     that they need not wait for a running request to end. Costs throughput while nobody takes it."""
@@ -234,6 +235,9 @@ class Pool(Base, frozen=True):
 
     lanes: dict[Name, Lane]
     policy: Policy | Preset = Policy()
+    routing: Routing | None = None
+    """``None``: ``hybrid`` where the shipped artefact knows the model of every lane, else the lane
+    with most free capacity."""
 
 
 Api = Literal["chat", "completions", "embeddings", "responses"]
@@ -308,7 +312,7 @@ class Config(Base, frozen=True):
     """The whole file."""
 
     pools: dict[Name, Pool]
-    tenants: dict[Name, Tenant] = {}
+    tenants: dict[Name, Tenant] = field(default_factory=dict)
     apps: dict[Name, App] = field(default_factory=lambda: {"default": App()})
     store: Store = Store()
     server: Server = Server()

@@ -2,6 +2,7 @@
 
 FairgateError
 ├── ConfigError            the configuration file is wrong; names the path and the value
+├── ArtifactError          a router's artefact is missing, damaged, or of another version
 ├── StoreError             Redis/Valkey did not answer, or refused
 ├── EngineStartError       an engine of ours did not come up
 ├── EngineError            an engine failed while it served a request
@@ -40,6 +41,10 @@ class ConfigError(FairgateError):
         self.problems = problems
         self.source = source
         super().__init__("\n".join(f"{source}: {p}" if source else p for p in problems))
+
+
+class ArtifactError(FairgateError):
+    """A router's artefact cannot be read; the message names the file and what is wrong with it."""
 
 
 class StoreError(FairgateError):

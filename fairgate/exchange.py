@@ -21,6 +21,7 @@ from fairgate.identity import Authenticate, Principal, complete, interaction_id,
 from fairgate.inbox import ClientGone, Inbox
 from fairgate.metering import Cost, Measured, Meter, Observed, TokenMeter, unit_meter
 from fairgate.refusing import Refuser
+from fairgate.routing.routed import named, route_request
 from fairgate.runtime import Runtime
 from fairgate.telemetry import access
 from fairgate.ticket import SCOPE_KEY, Ticket
@@ -145,10 +146,15 @@ class Exchange:
         principal = complete(
             principal, call.safety_identifier or call.user, call.previous_response_id
         )
-        pool, lanes = runtime.lane(route.lane) if route.lane else runtime.find(call)
-        self.lane = lanes[0]
+        request = route_request(self.request_id, call, principal)
+        if route.lane:
+            pool, (lane,) = runtime.lane(route.lane)
+            routed = named(request, lane)
+        else:
+            pool, routed = runtime.find(request, self.scope["headers"])
+        self.lane = routed.decision.lanes[0]
         estimate = pool.estimate(call, principal, self.lane, config)
-        return TokenMeter(pool, lanes, call, estimate), principal
+        return TokenMeter(pool, routed, call, estimate), principal
 
     async def _send(self, message: Message) -> None:
         """What the app sends, on its way to the client."""
@@ -214,6 +220,7 @@ class Exchange:
         added = headers.route_headers(
             self.request_id, lane=grant.lane, engine=grant.engine, queue_s=ticket.queue_s
         )
+        added += ticket.meter.headers
         if not grant.leased:
             added.append(headers.DEGRADED_OPEN)
         return added + (headers.limit_headers(grant.limits) if grant.limits else [])

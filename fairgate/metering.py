@@ -17,8 +17,10 @@ from fairgate.accounting import Estimate
 from fairgate.admission.model import Ask, Served
 from fairgate.codec import Call
 from fairgate.config import RouteCost
+from fairgate.headers import Header
 from fairgate.identity import Principal
 from fairgate.pool import Pool
+from fairgate.routing.routed import Outcome, Routed
 from fairgate.usage import Usage, UsageScanner, scanner_for
 
 _MOST_UNITS = 2**40
@@ -80,6 +82,10 @@ class Meter(Protocol):
     def withheld(self) -> bytes:
         """Name of a header of the answer that is not for the client; may be empty."""
 
+    @property
+    def headers(self) -> Sequence[Header]:
+        """Of the answer: how its lane was chosen."""
+
     def ask(self, number: str, principal: Principal) -> Ask:
         """The wish for capacity under the request id ``number``."""
 
@@ -95,14 +101,18 @@ class TokenMeter:
 
     withheld = b""
 
-    def __init__(self, pool: Pool, lanes: Sequence[str], call: Call, estimate: Estimate) -> None:
+    def __init__(self, pool: Pool, routed: Routed, call: Call, estimate: Estimate) -> None:
         self.pool = pool
+        self.routed = routed
         self.call = call
         self.estimate = estimate
-        self._lanes = lanes
+
+    @property
+    def headers(self) -> Sequence[Header]:
+        return self.routed.headers()
 
     def ask(self, number: str, principal: Principal) -> Ask:
-        return self.pool.ask(number, principal, self._lanes, self.estimate)
+        return self.pool.ask(number, principal, self.routed.decision.lanes, self.estimate)
 
     def scanner(self, content_type: bytes, *, hide_usage: bool) -> UsageScanner:
         return scanner_for(self.call.route, content_type, hide_usage=hide_usage)
@@ -114,13 +124,17 @@ class TokenMeter:
             usage = pool.spent(self.estimate, observed.lane, engine_s)
         elif observed.ended:
             pool.note_pace(observed.lane, usage.completion_tokens // call.choices, engine_s)
-        return pool.served(call, self.estimate, usage, learn=observed.ended)
+        served = pool.served(call, self.estimate, usage, learn=observed.ended)
+        prompt, output = served.prompt_tokens, served.tokens - served.prompt_tokens
+        self.routed.end(Outcome(observed.lane, engine_s, prompt, output, observed.ended))
+        return served
 
 
 class UnitMeter:
     """Meters a request without tokens by what the route, or the app's own function, says."""
 
     call = None
+    headers: Sequence[Header] = ()
 
     def __init__(
         self, pool: Pool, lanes: Sequence[str], cost: Cost, known: Measured, withheld: bytes

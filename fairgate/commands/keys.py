@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 import yaml
 
-from fairgate import config, configshape
+from fairgate import configbase, configshape
 
 keys_app = typer.Typer(name="keys", no_args_is_help=True)
 
@@ -25,7 +25,7 @@ def new(
     name: Annotated[str, typer.Option(help="What logs call the key; default: its id.")] = "",
 ) -> None:
     """Print a new key, this once, and what belongs in the configuration file."""
-    _, problems = configshape.fit(tenant, config.Name)
+    _, problems = configshape.fit(tenant, configbase.Name)
     if problems:
         raise typer.BadParameter(problems[0], param_hint="--tenant")
     key_id = f"fg_{secrets.token_hex(4)}"

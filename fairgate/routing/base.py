@@ -9,6 +9,7 @@ from typing import Protocol
 
 from fairgate.admission.model import LaneStatistics
 from fairgate.codec import Call
+from fairgate.routing.predictor import Vector
 from fairgate.routing.text import prompt_text
 
 
@@ -84,6 +85,8 @@ class Decision:
     """Predicted probability of a satisfactory answer, by lane, where it was predicted."""
     confidence: float | None = None
     """How far the predictor knows prompts like this one, 0 to 1."""
+    features: Vector | None = None
+    """What a router that learns online saw of the request."""
 
     @property
     def lanes(self) -> tuple[str, ...]:

@@ -10,6 +10,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fairgate.errors import ArtifactError
+
 Vector = NDArray[np.float32]
 
 
@@ -41,6 +43,9 @@ class Predictor(Protocol):
     def predict(self, prompt: str) -> Prediction:
         """What to expect for ``prompt``. No I/O; 300 µs for 1,000 words with n-grams."""
 
+    def choose(self, prediction: Prediction, quality: float) -> str:
+        """The cheapest model that will do at ``quality``: 0 always the cheapest, 1 the dearest."""
+
     def features(self, prompt: str) -> Vector:
         """The encoder's dense vector of ``prompt``, for learners that build upon it."""
 
@@ -50,4 +55,4 @@ def load_predictor(path: Path | None = None) -> Predictor:
 
     Raises ``ArtifactError`` for a file that is missing, damaged or of another version.
     """
-    raise NotImplementedError(path)
+    raise ArtifactError(f"{path or 'shipped artefact'}: not there")

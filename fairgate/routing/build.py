@@ -1,0 +1,94 @@
+"""Makes the router that a configuration names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+
+import structlog
+
+from fairgate.admission.model import LaneStatistics
+from fairgate.config import Lane
+from fairgate.configrouting import RouterChoice, RouterName, Routing
+from fairgate.routing.base import LaneView, Router, RouteRequest
+from fairgate.routing.costs import LaneCosts
+from fairgate.routing.debts import Debts
+from fairgate.routing.difficulty import ByDifficulty, knows
+from fairgate.routing.mess_plus import MessPlus
+from fairgate.routing.most_free import MostFree
+from fairgate.routing.predictor import Predictor, Vector
+from fairgate.routing.price_order import PriceOrder
+from fairgate.routing.satisfaction import Satisfaction, folded
+
+UNTRAINED = frozenset({"most-free", "price-order"})
+"""Routers that need no artefact."""
+
+_MOST_LEARNERS = 4
+
+log = structlog.get_logger("fairgate.routing")
+
+
+@dataclass(frozen=True, slots=True)
+class Kit:
+    """What the routers of one pool are made from."""
+
+    pool: str
+    lanes: Mapping[str, Lane]
+    settings: Routing
+    debts: Debts
+    costs: LaneCosts
+    rng: Random
+    learners: dict[str, Satisfaction]
+    """Those that learn online, by the version of the artefact whose features they see."""
+
+
+def build_router(choice: RouterChoice, predictor: Predictor, kit: Kit) -> Router:
+    """The router of ``choice``; where ``predictor`` does not know the models, price order."""
+    if choice.router == "mess-plus":
+        return _mess_plus(predictor, kit)
+    views = views_of(kit.lanes)
+    if knows(predictor, views):
+        return ByDifficulty(predictor, overflow=kit.settings.overflow)
+    unknown = sorted({view.model for view in views} - set(predictor.models))
+    log.warning(
+        "the artefact does not know the lanes' models; routing by price",
+        pool=kit.pool, artifact=predictor.version, unknown=unknown,
+    )  # fmt: skip
+    return PriceOrder(overflow=kit.settings.overflow)
+
+
+def build_untrained(name: RouterName, kit: Kit) -> Router:
+    """One of :data:`UNTRAINED`."""
+    return MostFree() if name == "most-free" else PriceOrder(overflow=kit.settings.overflow)
+
+
+def views_of(lanes: Mapping[str, Lane]) -> Sequence[LaneView]:
+    """The lanes as a router sees them, without statistics."""
+    none = LaneStatistics()
+    return [LaneView(n, lane.price, none, lane.model or n) for n, lane in lanes.items()]
+
+
+def _mess_plus(predictor: Predictor, kit: Kit) -> MessPlus:
+    def features(request: RouteRequest) -> Vector:
+        return folded(predictor.features(request.text))
+
+    return MessPlus(
+        kit.settings.mess_plus,
+        features=features,
+        satisfaction=_learner(predictor.version, kit),
+        debts=kit.debts,
+        costs=kit.costs,
+        rng=kit.rng,
+        overflow=kit.settings.overflow,
+    )
+
+
+def _learner(version: str, kit: Kit) -> Satisfaction:
+    """One for all routers of that version; what it learned outlives a change of the others."""
+    if version not in kit.learners:
+        by_price = sorted(kit.lanes, key=lambda name: kit.lanes[name].price)
+        kit.learners[version] = Satisfaction(by_price)
+        if len(kit.learners) > _MOST_LEARNERS:
+            del kit.learners[next(iter(kit.learners))]
+    return kit.learners[version]

@@ -1,0 +1,359 @@
+"""Routing in one pool of a running gateway: decides, compares, listens to feedback, keeps in step
+with the other replicas."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any
+
+import msgspec
+import numpy as np
+import structlog
+
+from fairgate.config import Lane
+from fairgate.configrouting import RouterChoice, Routing
+from fairgate.errors import ArtifactError, FairgateError, StoreError
+from fairgate.routing.artefacts import Artefacts
+from fairgate.routing.base import LaneView, Router, RouteRequest
+from fairgate.routing.build import UNTRAINED, Kit, build_router, build_untrained, views_of
+from fairgate.routing.costs import LaneCosts
+from fairgate.routing.debts import Debts
+from fairgate.routing.difficulty import knows
+from fairgate.routing.drift import DriftWatch
+from fairgate.routing.metrics import RoutingMetrics
+from fairgate.routing.plain import Plain
+from fairgate.routing.record import Recorder, record_id
+from fairgate.routing.routed import Outcome, Routed
+from fairgate.routing.satisfaction import Satisfaction
+from fairgate.routing.sticky import Places, Sticky
+from fairgate.routing.store import News, RoutingStore
+
+log = structlog.get_logger("fairgate.routing")
+
+
+class Note(msgspec.Struct, frozen=True, array_like=True):
+    """What the store keeps of a request until its feedback comes: no text, no user."""
+
+    lane: str
+    router: str
+    version: str
+    predicted: float | None
+    features: bytes
+    """Of a router that learns online, float16."""
+    recorded: bool
+
+
+_encode_note = msgspec.msgpack.Encoder().encode
+_decode_note = msgspec.msgpack.Decoder(Note).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a feedback."""
+
+    lane: str
+    router: str
+    debt: float
+    """What its tenant is owed now."""
+
+
+class LiveRouting:
+    """The routers of one pool, and all that they share.
+
+    ``settings`` is the pool's ``routing`` section; until :meth:`start` has read the artefacts it
+    routes as a pool without one does.
+    """
+
+    def __init__(
+        self,
+        pool: str,
+        lanes: Mapping[str, Lane],
+        settings: Routing | None,
+        *,
+        store: RoutingStore,
+        metrics: RoutingMetrics,
+        heartbeat_s: float,
+        idle_s: float,
+        artefacts: Artefacts | None = None,
+        rng: Random | None = None,
+    ) -> None:
+        self._pool = pool
+        self._lanes = lanes
+        self._configured = settings
+        self._store = store
+        self._metrics = metrics
+        self._heartbeat_s = heartbeat_s
+        self._artefacts = artefacts or Artefacts()
+        self._rng = rng or Random()  # noqa: S311 — exploration
+        self._debts = Debts()
+        self._learners: dict[str, Satisfaction] = {}
+        self._places = Places(time.monotonic, idle_s)
+        self._place = ""
+        self._changed = False
+        self._stamps: Mapping[str, object] = {}
+        self._beat: asyncio.Task[None] | None = None
+        self._background: set[asyncio.Future[Any]] = set()
+        self._settings: Routing | None = None
+        self._router: Router = Plain()
+        self._trial: Router | None = None
+        self._shadow: Router | None = None
+        self._recorder: Recorder | None = None
+        self._drift: DriftWatch | None = None
+        self._costs = LaneCosts(lanes, "price")
+
+    # Life
+
+    async def start(self) -> None:
+        """Read the artefacts and begin to keep in step. Raises ``ArtifactError``."""
+        await self._build()
+        self._beat = asyncio.create_task(self._keep_in_step(), name="fairgate-routing")
+
+    async def stop(self) -> None:
+        """Tell the others what is not told yet, and end."""
+        if self._beat is None:
+            return
+        self._beat.cancel()
+        await asyncio.gather(self._beat, return_exceptions=True)
+        self._beat = None
+        if self._background:
+            await asyncio.wait(self._background, timeout=self._heartbeat_s)
+        await self._step()
+
+    def apply(self, settings: Routing | None) -> None:
+        """Take up a reloaded ``routing`` section, with the next heartbeat."""
+        if settings != self._configured:
+            self._configured = settings
+            self._changed = True
+
+    async def _build(self) -> None:
+        """Make the routers anew; those in force stay until all are made."""
+        settings = self._configured
+        if settings is None:
+            settings = await self._by_itself()
+            if settings is None:
+                self._router, self._trial, self._shadow = Plain(), None, None
+                self._settings = None
+                return
+        costs = LaneCosts(self._lanes, settings.mess_plus.cost)
+        kit = Kit(
+            pool=self._pool,
+            lanes=self._lanes,
+            settings=settings,
+            debts=self._debts,
+            costs=costs,
+            rng=self._rng,
+            learners=self._learners,
+        )
+        router = await self._make(settings, kit)
+        trial = await self._make(settings.trial, kit)
+        shadow = await self._make(settings.shadow, replace(kit, debts=Debts()))
+        assert router is not None  # noqa: S101 — the first one is always chosen
+        if settings.sticky:
+            router = Sticky(router, self._places)
+            trial = trial and Sticky(trial, self._places)
+        if self._recorder is not None:
+            self._recorder.flush()
+        self._recorder = Recorder(settings.record) if settings.record else None
+        self._drift = DriftWatch(self._pool, settings.drift)
+        self._costs = costs
+        self._router, self._trial, self._shadow = router, trial, shadow
+        self._settings = settings
+        self._stamps = self._artefacts.stamps()
+
+    async def _by_itself(self) -> Routing | None:
+        """Without a ``routing`` section: defaults, if the shipped artefact knows the models."""
+        views = views_of(self._lanes)
+        if len(views) < 2:
+            return None
+        try:
+            predictor = await self._artefacts.get(None)
+        except ArtifactError as error:
+            log.error("routing without the shipped artefact", pool=self._pool, error=str(error))
+            return None
+        return Routing() if knows(predictor, views) else None
+
+    async def _make(self, choice: RouterChoice | None, kit: Kit) -> Router | None:
+        if choice is None:
+            return None
+        if choice.router in UNTRAINED:
+            return build_untrained(choice.router, kit)
+        return build_router(choice, await self._artefacts.get(choice.artifact), kit)
+
+    # A request
+
+    def route(self, request: RouteRequest, lanes: Sequence[LaneView]) -> Routed:
+        """Decide on ``request``; the shadow is asked afterwards."""
+        began = time.perf_counter()
+        settings = self._settings
+        trial = settings is not None and self._is_trial(request)
+        router = self._trial if trial and self._trial is not None else self._router
+        decision = router.route(request, lanes)
+        self._metrics.decided(self._pool, decision, time.perf_counter() - began)
+        routed = Routed(request, decision, self._ended if settings else None, trial)
+        if self._shadow is not None:
+            asyncio.get_running_loop().call_soon(self._compare, self._shadow, routed, lanes)
+        return routed
+
+    def _is_trial(self, request: RouteRequest) -> bool:
+        trial = self._settings.trial if self._settings is not None else None
+        if trial is None or self._trial is None:
+            return False
+        identity = request.interaction or f"{request.tenant}:{request.id}"
+        return zlib.crc32(b"trial:" + identity.encode()) < trial.share * 2**32
+
+    def _compare(self, shadow: Router, routed: Routed, lanes: Sequence[LaneView]) -> None:
+        decision = shadow.route(routed.request, lanes)
+        self._metrics.shadowed(self._pool, decision, routed.decision)
+        log.debug(
+            "shadow", pool=self._pool, request_id=routed.request.id, router=decision.router,
+            version=decision.version, lane=decision.actions[0].lane,
+            obeyed=routed.decision.actions[0].lane,
+        )  # fmt: skip
+
+    def _ended(self, routed: Routed, outcome: Outcome) -> None:
+        """Note what is needed when feedback comes, and record what is to be recorded."""
+        settings, request, decision = self._settings, routed.request, routed.decision
+        if settings is None:
+            return
+        self._costs.note(outcome.lane, outcome.seconds)
+        recorded = self._record(routed, outcome)
+        features = decision.features
+        note = Note(
+            lane=outcome.lane,
+            router=decision.router,
+            version=decision.version,
+            predicted=decision.predicted.get(outcome.lane),
+            features=b"" if features is None else features.astype("<f2").tobytes(),
+            recorded=recorded,
+        )
+        kept = self._store.note(
+            request.tenant, request.id, _encode_note(note),
+            kept_s=settings.feedback_s, most=settings.max_pending,
+        )  # fmt: skip
+        self._background.add(kept)
+        kept.add_done_callback(self._background.discard)
+
+    def _record(self, routed: Routed, outcome: Outcome) -> bool:
+        recorder, request, decision = self._recorder, routed.request, routed.decision
+        lone = f"{request.tenant}:{request.id}"
+        if recorder is None or not recorder.takes(request.interaction or lone):
+            return False
+        line: dict[str, Any] = {
+            "event": "served",
+            "id": record_id(request.tenant, request.id),
+            "time": round(time.time(), 3),
+            "app": request.app,
+            "lane": outcome.lane,
+            "model": self._lanes[outcome.lane].model or outcome.lane,
+            "router": decision.router,
+            "version": decision.version,
+            "reason": decision.reason,
+            "trial": routed.trial,
+            "quality": request.quality,
+            "predicted": {lane: round(p, 4) for lane, p in decision.predicted.items()},
+            "confidence": decision.confidence,
+            "prompt_tokens": outcome.prompt_tokens,
+            "output_tokens": outcome.output_tokens,
+            "seconds": round(outcome.seconds, 4),
+            "ended": outcome.ended,
+        }
+        if recorder.prompts:
+            line["prompt"] = request.text
+        recorder.write(line)
+        return True
+
+    # Feedback
+
+    async def feedback(
+        self, tenant: str, request_id: str, score: float, *, agreed: float | None
+    ) -> Verdict | None:
+        """A request of ``tenant`` was worth ``score``, 0 to 1; ``agreed``: its satisfaction level.
+
+        ``None``: there is no such request, or it had its feedback, or is too old. Raises
+        ``StoreError``; then it may be sent again, unless the store took it.
+        """
+        settings = self._settings
+        if settings is None:
+            return None
+        judged = await self._store.feedback(
+            tenant, request_id, score,
+            agreed=settings.satisfaction if agreed is None else agreed,
+            kept_s=settings.feedback_s,
+        )  # fmt: skip
+        if judged is None:
+            return None
+        note = _decode_note(judged.note)
+        self._debts.take_in({tenant: judged.debt})
+        self._learn(note, score)
+        self._metrics.judged(self._pool, note.router, note.lane, score)
+        self._metrics.owed(self._pool, tenant, judged.debt.debt)
+        if self._recorder is not None and note.recorded:
+            known = record_id(tenant, request_id)
+            self._recorder.write({"event": "scored", "id": known, "score": score})
+        return Verdict(note.lane, note.router, judged.debt.debt)
+
+    def _learn(self, note: Note, score: float) -> None:
+        if note.features and (learner := self._learners.get(note.version)) is not None:
+            x = np.frombuffer(note.features, "<f2").astype(np.float32)
+            learner.learn(note.lane, x, score)
+        if self._drift is not None and note.predicted is not None:
+            self._drift.note(note.lane, note.predicted, score)
+            for lane, (gap, alarm) in self._drift.gaps().items():
+                self._metrics.drifts(self._pool, lane, gap.mean, alarm)
+
+    # In step with the files and the other replicas
+
+    async def _keep_in_step(self) -> None:
+        before = self._stamps
+        while True:
+            await asyncio.sleep(self._heartbeat_s)
+            now = self._artefacts.stamps()
+            # A file counts as replaced once two looks see the same: it may still be written.
+            if self._changed or (now != self._stamps and now == before):
+                await self._rebuild()
+            before = now
+            await self._step()
+
+    async def _rebuild(self) -> None:
+        self._changed = False
+        self._stamps = self._artefacts.stamps()
+        try:
+            await self._build()
+        except FairgateError as error:
+            log.error("routing not changed", pool=self._pool, error=str(error))
+        else:
+            log.info("routing changed", pool=self._pool, router=self._router.name)
+
+    async def _step(self) -> None:
+        if self._recorder is not None:
+            self._recorder.flush()
+        if self._settings is None:
+            return
+        for name, learner in list((self._learners or {"-": Satisfaction(())}).items()):
+            await self._exchange(name, learner)
+
+    async def _exchange(self, name: str, learner: Satisfaction) -> None:
+        """Tell what is new and take in what the others told. While the store is away it is kept."""
+        news = News(
+            rows=learner.news(),
+            places=self._places.news(),
+            requests=self._debts.news(),
+        )
+        try:
+            known = await self._store.sync(name, news, version=learner.version, place=self._place)
+        except StoreError:
+            learner.put_back(news.rows)
+            self._places.put_back(news.places)
+            self._debts.put_back(news.requests)
+            return
+        self._place = known.place
+        self._places.take_in(known.places)
+        self._debts.take_in(known.debts)
+        if known.rows is not None:
+            learner.version = known.version
+            learner.take_in(known.rows)
