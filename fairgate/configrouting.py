@@ -62,6 +62,22 @@ class Drift(Base, frozen=True):
     """Difference of the two means that is an alarm once chance does not explain it."""
 
 
+Check = Literal["finished", "json"]
+
+
+class Judge(Base, frozen=True):
+    """A service that says how good an answer is.
+
+    It is sent ``{"prompt", "answer", "model"}`` as JSON and answers ``{"score": 0..1}``. Streams
+    are not judged: nobody keeps them.
+    """
+
+    url: str
+    share: Share = 0.05
+    """Of the requests."""
+    timeout_s: Positive = 60.0
+
+
 class Routing(RouterChoice, frozen=True):
     """How the lane of a request with ``model: auto`` is chosen."""
 
@@ -79,6 +95,10 @@ class Routing(RouterChoice, frozen=True):
     trial: Trial | None = None
     record: Record | None = None
     drift: Drift = Drift()
+    checks: tuple[Check, ...] = ()
+    """Feedback that an answer gives by itself, unless it is a stream: ``finished``, 0 if it is
+    empty or was cut off at its longest; ``json``, whether it is JSON where that was asked for."""
+    judge: Judge | None = None
     feedback_s: Positive = 3600.0
     """How long after its answer a request may be given feedback."""
     max_pending: Count = 10_000

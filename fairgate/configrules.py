@@ -80,7 +80,11 @@ def _policy(pool: Pool, path: str) -> Iterator[str]:
 
 def _routing(pool: Pool, path: str) -> Iterator[str]:
     routing = pool.routing
-    if routing is None or routing.mess_plus.cost != "energy":
+    if routing is None:
+        return
+    if routing.judge is not None:
+        yield from _engine_url(routing.judge.url, f"{path}.routing.judge.url")
+    if routing.mess_plus.cost != "energy":
         return
     for name, lane in pool.lanes.items():
         if lane.energy is None:

@@ -281,6 +281,7 @@ class Exchange:
             ended=self.ended,
             usage=self.scanner.usage,
             reported=ticket.reported,
+            score=ticket.score,
             measured=Measured(
                 scope=self.scope,
                 request_bytes=len(ticket.body),

@@ -65,6 +65,8 @@ class Observed:
     reported: Usage | None
     """Told by the handler, which knows better."""
     measured: Measured
+    score: float | None = None
+    """How good the answer was, 0 to 1, where the handler told."""
 
 
 class Meter(Protocol):
@@ -81,6 +83,10 @@ class Meter(Protocol):
     @property
     def withheld(self) -> bytes:
         """Name of a header of the answer that is not for the client; may be empty."""
+
+    @property
+    def routed(self) -> Routed | None:
+        """How the lane was chosen, of an LLM call."""
 
     @property
     def headers(self) -> Sequence[Header]:
@@ -126,7 +132,9 @@ class TokenMeter:
             pool.note_pace(observed.lane, usage.completion_tokens // call.choices, engine_s)
         served = pool.served(call, self.estimate, usage, learn=observed.ended)
         prompt, output = served.prompt_tokens, served.tokens - served.prompt_tokens
-        self.routed.end(Outcome(observed.lane, engine_s, prompt, output, observed.ended))
+        self.routed.end(
+            Outcome(observed.lane, engine_s, prompt, output, observed.ended, observed.score)
+        )
         return served
 
 
@@ -134,6 +142,7 @@ class UnitMeter:
     """Meters a request without tokens by what the route, or the app's own function, says."""
 
     call = None
+    routed = None
     headers: Sequence[Header] = ()
 
     def __init__(

@@ -21,6 +21,7 @@ from fairgate.engines.base import Engine
 from fairgate.engines.build import AppEngineFactory, build_engine
 from fairgate.errors import NotFound
 from fairgate.identity import Identity
+from fairgate.judging import Judging
 from fairgate.pool import Pool
 from fairgate.routing.base import RouteRequest
 from fairgate.routing.knob import asked_quality
@@ -45,6 +46,7 @@ class Runtime:
         self.draining = False
         self.pools: dict[str, Pool] = {}
         self.session: aiohttp.ClientSession
+        self.judging: Judging
         self.engines: list[Engine] = []
         self._numbers = itertools.count()
         self._any_model = _is_one_app(config)
@@ -72,6 +74,8 @@ class Runtime:
             link = Link(url, timeout_s=config.store.timeout_s)
             stack.push_async_callback(link.close)
             runtime.session = await stack.enter_async_context(_client(config))
+            runtime.judging = Judging(runtime.session)
+            stack.push_async_callback(runtime.judging.stop)
             for name in config.pools:
                 engines = runtime.build_engines(
                     name, log_dir or Path.cwd(), app_engine or AppEngine

@@ -54,6 +54,7 @@ class Forwarder:
                 await _stream(answer, first, send)
         # Outside the block: the server reports a disconnect as soon as the answer is complete.
         if not stream:
+            self._runtime.judging.look(ticket, first)
             await send(_start(answer))
         await send({"type": "http.response.body", "body": b"" if stream else first})
 

@@ -50,11 +50,11 @@ def build_router(choice: RouterChoice, predictor: Predictor, kit: Kit) -> Router
     views = views_of(kit.lanes)
     if knows(predictor, views):
         return ByDifficulty(predictor, overflow=kit.settings.overflow)
-    unknown = sorted({view.model for view in views} - set(predictor.models))
-    log.warning(
-        "the artefact does not know the lanes' models; routing by price",
-        pool=kit.pool, artifact=predictor.version, unknown=unknown,
-    )  # fmt: skip
+    if unknown := sorted({view.model for view in views} - set(predictor.models)):
+        log.warning(
+            "the artefact does not know the lanes' models; routing by price",
+            pool=kit.pool, artifact=predictor.version, unknown=unknown,
+        )  # fmt: skip
     return PriceOrder(overflow=kit.settings.overflow)
 
 

@@ -98,7 +98,8 @@ class LiveRouting:
         self._stamps: Mapping[str, object] = {}
         self._beat: asyncio.Task[None] | None = None
         self._background: set[asyncio.Future[Any]] = set()
-        self._settings: Routing | None = None
+        self.settings: Routing | None = None
+        """In force; ``None``: nothing is configured, and no artefact knows the models."""
         self._router: Router = Plain()
         self._trial: Router | None = None
         self._shadow: Router | None = None
@@ -137,7 +138,7 @@ class LiveRouting:
             settings = await self._by_itself()
             if settings is None:
                 self._router, self._trial, self._shadow = Plain(), None, None
-                self._settings = None
+                self.settings = None
                 return
         costs = LaneCosts(self._lanes, settings.mess_plus.cost)
         kit = Kit(
@@ -162,7 +163,7 @@ class LiveRouting:
         self._drift = DriftWatch(self._pool, settings.drift)
         self._costs = costs
         self._router, self._trial, self._shadow = router, trial, shadow
-        self._settings = settings
+        self.settings = settings
         self._stamps = self._artefacts.stamps()
 
     async def _by_itself(self) -> Routing | None:
@@ -189,7 +190,7 @@ class LiveRouting:
     def route(self, request: RouteRequest, lanes: Sequence[LaneView]) -> Routed:
         """Decide on ``request``; the shadow is asked afterwards."""
         began = time.perf_counter()
-        settings = self._settings
+        settings = self.settings
         trial = settings is not None and self._is_trial(request)
         router = self._trial if trial and self._trial is not None else self._router
         decision = router.route(request, lanes)
@@ -200,7 +201,7 @@ class LiveRouting:
         return routed
 
     def _is_trial(self, request: RouteRequest) -> bool:
-        trial = self._settings.trial if self._settings is not None else None
+        trial = self.settings.trial if self.settings is not None else None
         if trial is None or self._trial is None:
             return False
         identity = request.interaction or f"{request.tenant}:{request.id}"
@@ -217,7 +218,7 @@ class LiveRouting:
 
     def _ended(self, routed: Routed, outcome: Outcome) -> None:
         """Note what is needed when feedback comes, and record what is to be recorded."""
-        settings, request, decision = self._settings, routed.request, routed.decision
+        settings, request, decision = self.settings, routed.request, routed.decision
         if settings is None:
             return
         self._costs.note(outcome.lane, outcome.seconds)
@@ -235,8 +236,23 @@ class LiveRouting:
             request.tenant, request.id, _encode_note(note),
             kept_s=settings.feedback_s, most=settings.max_pending,
         )  # fmt: skip
-        self._background.add(kept)
-        kept.add_done_callback(self._background.discard)
+        self._keep(kept)
+        if outcome.score is not None:
+            # Behind the note on the same connection, so the store has it by then.
+            scored = self.feedback(
+                request.tenant, request.id, outcome.score, agreed=request.satisfaction
+            )
+            self._keep(asyncio.ensure_future(scored))
+
+    def _keep(self, work: asyncio.Future[Any]) -> None:
+        """Hold on to what nobody waits for; what the store did not take is lost."""
+        self._background.add(work)
+        work.add_done_callback(self._done)
+
+    def _done(self, work: asyncio.Future[Any]) -> None:
+        self._background.discard(work)
+        if not work.cancelled() and (error := work.exception()) is not None:
+            log.debug("feedback lost", pool=self._pool, error=str(error))
 
     def _record(self, routed: Routed, outcome: Outcome) -> bool:
         recorder, request, decision = self._recorder, routed.request, routed.decision
@@ -277,7 +293,7 @@ class LiveRouting:
         ``None``: there is no such request, or it had its feedback, or is too old. Raises
         ``StoreError``; then it may be sent again, unless the store took it.
         """
-        settings = self._settings
+        settings = self.settings
         if settings is None:
             return None
         judged = await self._store.feedback(
@@ -332,7 +348,7 @@ class LiveRouting:
     async def _step(self) -> None:
         if self._recorder is not None:
             self._recorder.flush()
-        if self._settings is None:
+        if self.settings is None:
             return
         for name, learner in list((self._learners or {"-": Satisfaction(())}).items()):
             await self._exchange(name, learner)

@@ -24,6 +24,8 @@ class Outcome:
     output_tokens: int
     ended: bool
     """The answer is complete."""
+    score: float | None = None
+    """How good it was, 0 to 1, where the handler or a check tells at once."""
 
 
 Ended = Callable[["Routed", Outcome], None]
