@@ -10,7 +10,9 @@ import structlog
 
 from fairgate.configrouting import Judge
 from fairgate.errors import StoreError
+from fairgate.routing.base import RouteRequest
 from fairgate.routing.checks import answer_text, checked
+from fairgate.routing.live import LiveRouting
 from fairgate.ticket import Ticket
 
 _MOST_AT_ONCE = 64
@@ -35,35 +37,30 @@ class Judging:
 
     def look(self, ticket: Ticket, answer: bytes) -> None:
         """Judge the whole ``answer`` to the routed request of ``ticket``, before it is sent."""
-        settings = ticket.pool.routing.settings
-        if settings is None or ticket.routed is None or not ticket.routed.decision.router:
+        routed, settings = ticket.routed, ticket.pool.routing.settings
+        if settings is None or routed is None or not routed.decision.router:
             return
         if ticket.score is None:
             ticket.score = checked(ticket.call, answer, settings.checks)
         judge = settings.judge
         if judge is None or ticket.score is not None or self._rng.random() >= judge.share:
             return
-        if len(self._running) < _MOST_AT_ONCE:
-            task = asyncio.create_task(self._judge(judge, ticket, answer))
+        text = answer_text(answer)
+        if text is not None and len(self._running) < _MOST_AT_ONCE:
+            lane = ticket.grant.lane if ticket.grant else routed.decision.lanes[0]
+            model = ticket.pool.lanes[lane].model or lane
+            asked = {"prompt": routed.request.text, "answer": text, "model": model}
+            work = self._judge(judge, asked, routed.request, ticket.pool.routing)
+            task = asyncio.create_task(work)
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 
-    async def _judge(self, judge: Judge, ticket: Ticket, answer: bytes) -> None:
-        text, routed = answer_text(answer), ticket.routed
-        if text is None or routed is None:
-            return
-        request = routed.request
-        lane = ticket.grant.lane if ticket.grant else routed.decision.lanes[0]
-        asked = {
-            "prompt": request.text,
-            "answer": text,
-            "model": ticket.pool.lanes[lane].model or lane,
-        }
+    async def _judge(
+        self, judge: Judge, asked: dict[str, str], request: RouteRequest, routing: LiveRouting
+    ) -> None:
         try:
             score = await self._ask(judge, asked)
-            await ticket.pool.routing.feedback(
-                request.tenant, request.id, score, agreed=request.satisfaction
-            )
+            await routing.feedback(request.tenant, request.id, score, agreed=request.satisfaction)
         except (aiohttp.ClientError, TimeoutError, ValueError, StoreError) as error:
             if not self._failing:
                 log.warning("an answer was not judged", url=judge.url, error=repr(error)[:200])

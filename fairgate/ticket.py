@@ -116,7 +116,7 @@ class Ticket:
         self.reported = replace_fields(usage, exact=True)
 
     def report_score(self, score: float) -> None:
-        """For handlers that can tell how good the answer is, 0 (useless) to 1: routers learn from it.
+        """For handlers that can tell how good the answer is, 0 to 1: routers learn from it.
 
         To be called before the answer ends; the last report counts, as the request's only feedback.
         Raises ``ValueError`` for a score that is not in 0..1.
