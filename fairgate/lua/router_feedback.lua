@@ -9,7 +9,7 @@
 
 local call = redis.call
 local t = call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local now = t[1] * 1000 + t[2] / 1000
 local id, score, agreed = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 
 local note = call('HGET', KEYS[1], id)
@@ -24,8 +24,8 @@ end
 
 local judged = call('HINCRBY', KEYS[3], 'judged', 1)
 local known = call('HMGET', KEYS[3], 'debt', 'requests')
-local requests = math.max(tonumber(known[2]) or 0, judged)
-local unseen = 1 - judged / requests
+local requests = tonumber(known[2]) or 0 -- counted once per heartbeat, so it may lag
+local unseen = 1 - judged / math.max(requests, judged)
 local margin = tonumber(ARGV[6]) * math.sqrt(agreed * (1 - agreed) * unseen / (judged + 20))
 local debt = math.max(0, (tonumber(known[1]) or tonumber(ARGV[5])) + agreed + margin - score)
 call('HSET', KEYS[3], 'debt', string.format('%.17g', debt))

@@ -7,7 +7,7 @@
 
 local call = redis.call
 local t = call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local now = t[1] * 1000 + t[2] / 1000
 local kept_ms, most = tonumber(ARGV[3]), tonumber(ARGV[4])
 
 call('HSET', KEYS[1], ARGV[1], ARGV[2])

@@ -80,6 +80,7 @@ def _mess_plus(predictor: Predictor, kit: Kit) -> MessPlus:
         debts=kit.debts,
         costs=kit.costs,
         rng=kit.rng,
+        version=predictor.version,
         overflow=kit.settings.overflow,
     )
 

@@ -13,6 +13,9 @@ from dataclasses import dataclass, replace
 FIRST_DEBT = 15.0
 """What a tenant is owed before its first request: it begins on good lanes."""
 
+MOST_OWED = 30.0
+"""Who is owed more gets the dearest lane, whatever was learned of it: what was learned is wrong."""
+
 CAUTION = 0.6
 """Standard errors by which the level is raised for what nobody judges: a share of the requests
 tells that of all only so far."""
@@ -33,10 +36,9 @@ class Debt:
     def judge(self, score: float, agreed: float) -> Debt:
         """``Q = max(0, Q + agreed - score)``, ``agreed`` raised by what the unjudged leave open."""
         judged = self.judged + 1
-        requests = max(self.requests, judged)
-        unseen = 1 - judged / requests
+        unseen = 1 - judged / max(self.requests, judged)
         margin = CAUTION * math.sqrt(agreed * (1 - agreed) * unseen / (judged + 20))
-        return Debt(max(0.0, self.debt + agreed + margin - score), requests, judged)
+        return Debt(max(0.0, self.debt + agreed + margin - score), self.requests, judged)
 
 
 class Debts:
@@ -55,6 +57,10 @@ class Debts:
         debt = self.of(tenant)
         self._keep(tenant, replace(debt, requests=debt.requests + 1))
         self._news[tenant] = self._news.get(tenant, 0) + 1
+
+    def settle(self, tenant: str, score: float, agreed: float) -> None:
+        """Feedback without a store to hold it."""
+        self._keep(tenant, self.of(tenant).judge(score, agreed))
 
     def take_in(self, known: Mapping[str, Debt]) -> None:
         """What the store says, and what was counted since."""

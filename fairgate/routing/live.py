@@ -31,7 +31,9 @@ from fairgate.routing.record import Recorder, record_id
 from fairgate.routing.routed import Outcome, Routed
 from fairgate.routing.satisfaction import Satisfaction
 from fairgate.routing.sticky import Places, Sticky
-from fairgate.routing.store import News, RoutingStore
+from fairgate.routing.store import Judged, News, RoutingStore
+
+_NOTE_S = 0.2
 
 log = structlog.get_logger("fairgate.routing")
 
@@ -296,11 +298,8 @@ class LiveRouting:
         settings = self.settings
         if settings is None:
             return None
-        judged = await self._store.feedback(
-            tenant, request_id, score,
-            agreed=settings.satisfaction if agreed is None else agreed,
-            kept_s=settings.feedback_s,
-        )  # fmt: skip
+        level = settings.satisfaction if agreed is None else agreed
+        judged = await self._judge(tenant, request_id, score, level, settings.feedback_s)
         if judged is None:
             return None
         note = _decode_note(judged.note)
@@ -312,6 +311,19 @@ class LiveRouting:
             known = record_id(tenant, request_id)
             self._recorder.write({"event": "scored", "id": known, "score": score})
         return Verdict(note.lane, note.router, judged.debt.debt)
+
+    async def _judge(
+        self, tenant: str, request_id: str, score: float, agreed: float, kept_s: float
+    ) -> Judged | None:
+        """A quick client may be here before the note of the replica that answered it."""
+        for wait_s in (_NOTE_S, 0.0):
+            judged = await self._store.feedback(
+                tenant, request_id, score, agreed=agreed, kept_s=kept_s
+            )
+            if judged is not None:
+                return judged
+            await asyncio.sleep(wait_s)
+        return None
 
     def _learn(self, note: Note, score: float) -> None:
         if note.features and (learner := self._learners.get(note.version)) is not None:
@@ -342,6 +354,9 @@ class LiveRouting:
             await self._build()
         except FairgateError as error:
             log.error("routing not changed", pool=self._pool, error=str(error))
+        except Exception:
+            # What keeps in step with the others must outlive a failing artefact.
+            log.exception("routing not changed", pool=self._pool)
         else:
             log.info("routing changed", pool=self._pool, router=self._router.name)
 

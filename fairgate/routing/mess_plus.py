@@ -3,6 +3,8 @@
 Source: arXiv 2505.19947. Request t takes the lane m with the least ``V * E_m + Q * (alpha - s_m)``,
 with s_m learned online; with probability ``min(1, c / t^(1/4))`` it explores. The paper then asks
 all models; a live request goes to the lane that was judged least, and only its answer is judged.
+Who is owed much gets the dearest lane, so that Q, and with it what is missed, stays bounded even
+where what was learned is wrong.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from random import Random
 from fairgate.configrouting import MessPlus as Settings
 from fairgate.routing.base import Action, Decision, LaneView, RouteRequest, by_price
 from fairgate.routing.costs import LaneCosts
-from fairgate.routing.debts import Debts
+from fairgate.routing.debts import MOST_OWED, Debts
 from fairgate.routing.predictor import Vector
 from fairgate.routing.satisfaction import Satisfaction
 
@@ -23,7 +25,8 @@ DEFAULT_SATISFACTION = 0.8
 class MessPlus:
     """Decides by the tenant's debt, what was learned of the lanes, and what they cost.
 
-    ``features`` makes :func:`fairgate.routing.satisfaction.folded` features of a request.
+    ``features`` makes :func:`fairgate.routing.satisfaction.folded` features of a request, by an
+    artefact of that ``version``.
     """
 
     name = "mess-plus"
@@ -37,6 +40,7 @@ class MessPlus:
         debts: Debts,
         costs: LaneCosts,
         rng: Random,
+        version: str = "",
         overflow: bool = True,
     ) -> None:
         self._settings = settings
@@ -45,6 +49,7 @@ class MessPlus:
         self._debts = debts
         self._costs = costs
         self._rng = rng
+        self._version = version
         self._overflow = overflow
 
     def route(self, request: RouteRequest, lanes: Sequence[LaneView]) -> Decision:
@@ -65,6 +70,7 @@ class MessPlus:
                 Action(lane.name) for lane in (chosen, *(dearer if self._overflow else ()))
             ),
             router=self.name,
+            version=self._version,
             reason="explore" if explores else "satisfaction",
             predicted={lane.name: success[lane.name] for lane in lanes},
             features=features,
@@ -81,6 +87,8 @@ class MessPlus:
         debt: float,
     ) -> LaneView:
         agreed = DEFAULT_SATISFACTION if request.satisfaction is None else request.satisfaction
+        if debt > MOST_OWED:
+            return max(lanes, key=lambda lane: lane.price)
         costs = self._costs.relative()
         thrift = self._settings.thrift
 

@@ -16,7 +16,10 @@ SIZE = 256
 SHARED = "*"
 """The row that all lanes have in common: what makes a request difficult for any."""
 
-_RATE, _MOMENTUM, _DECAY = 0.05, 0.9, 1e-4
+_MOMENTUM, _DECAY = 0.9, 1e-3
+_BIAS_RATE, _LANE_RATE, _SHARED_RATE = 0.05, 0.01, 0.1
+"""Lanes differ by little more than their bias: what is difficult for one mostly is for all."""
+
 _BEST_PRIOR, _PRIOR_STEP = 0.8, 0.4
 
 Weights = NDArray[np.floating[Any]]
@@ -57,6 +60,9 @@ class Satisfaction:
         ]
         self._weights: Weights = self._prior.copy()
         self._velocity: Weights = np.zeros(size)
+        self._rates: Weights = np.full(size, _LANE_RATE)
+        self._rates[-1] = _SHARED_RATE
+        self._rates[:, 0] = _BIAS_RATE
         self._unsent: Weights = np.zeros(size)
         self._unsent_labels = dict.fromkeys(self._rows, 0)
         self._labels = dict.fromkeys(self._rows, 0)
@@ -85,10 +91,11 @@ class Satisfaction:
             self._unsent_labels[name] += 1
 
     def _step(self, row: int, gradient: Weights) -> None:
-        decay = _DECAY * (self._weights[row] - self._prior[row])
+        decay = _DECAY * self._weights[row]
+        decay[0] = 0.0
         velocity = self._velocity[row]
         velocity *= _MOMENTUM
-        velocity -= _RATE * (1 - _MOMENTUM) * (gradient + decay)
+        velocity -= self._rates[row] * (1 - _MOMENTUM) * (gradient + decay)
         self._weights[row] += velocity
         self._unsent[row] += velocity
 

@@ -1,0 +1,76 @@
+"""Routers under test: requests, lanes, and an artefact that reads a prompt's difficulty off it."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from msgspec.json import encode
+
+from fairgate import codec
+from fairgate.admission.model import LaneStatistics
+from fairgate.errors import ArtifactError
+from fairgate.routing.base import LaneView, RouteRequest
+from fairgate.routing.predictor import Prediction, Vector
+
+CHAT = "/v1/chat/completions"
+
+
+class ByNumber:
+    """Knows ``small`` and ``large``; a prompt ``… 0.7`` is too difficult for ``small`` with
+    probability 0.7. Prompts that begin with ``?`` are without support."""
+
+    def __init__(self, version: str = "v1", models: tuple[str, ...] = ("small", "large")) -> None:
+        self.version = version
+        self.models = models
+
+    @classmethod
+    def load(cls, path: Path | None) -> ByNumber:
+        """Stands in for ``load_predictor``: the file holds the version."""
+        try:
+            return cls(path.read_text() if path else "shipped")
+        except OSError as error:
+            raise ArtifactError(f"{path}: {error.strerror}") from error
+
+    def predict(self, prompt: str) -> Prediction:
+        difficulty = float(prompt.split()[-1]) if prompt else 1.0
+        success = dict.fromkeys(self.models[:-1], 1 - difficulty) | {self.models[-1]: 0.95}
+        enough = dict.fromkeys(self.models[:-1], 1 - difficulty) | {self.models[-1]: 1.0}
+        return Prediction(success, enough, support=0.0 if prompt.startswith("?") else 0.9)
+
+    def choose(self, prediction: Prediction, quality: float) -> str:
+        good = (m for m in self.models if prediction.enough[m] >= quality)
+        return next(good) if prediction.support or not quality else self.models[-1]
+
+    def features(self, prompt: str) -> Vector:
+        return words(prompt)
+
+
+def words(prompt: str, size: int = 128) -> Vector:
+    """Counts of hashed words, signed."""
+    out = np.zeros(size, np.float32)
+    for word in prompt.lower().split():
+        code = zlib.crc32(word.encode())
+        out[code % size] += 1 if code >> 31 else -1
+    return out
+
+
+def request(text: str = "easy 0.1", **fields: Any) -> RouteRequest:
+    """A request whose prompt is ``text``."""
+    body = {"model": "auto", "messages": [{"role": "user", "content": text}]}
+    return RouteRequest(codec.decode(CHAT, encode(body), max_choices=8), **fields)
+
+
+def view(
+    name: str, price: float = 1.0, *, up: int = 1, free: int = 4, waiting: int = 0, model: str = ""
+) -> LaneView:
+    """A lane of four sequences."""
+    state = LaneStatistics(engines_up=up, limit=4, running=4 - free, free=free, waiting=waiting)
+    return LaneView(name, price, state, model or name)
+
+
+def lanes(**fields: Any) -> list[LaneView]:
+    """``small`` at price 1 and ``large`` at price 8."""
+    return [view("large", 8.0), view("small", 1.0, **fields)]
