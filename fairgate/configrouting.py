@@ -44,11 +44,13 @@ class MessPlus(Base, frozen=True):
 class Record(Base, frozen=True):
     """Writes decisions and outcomes of live traffic, as JSON lines."""
 
-    file: str
+    file: str | None = None
+    """``None``: only while ``fairgate router record`` asks for them."""
     share: Share = 1.0
     """Of the interactions, and of the requests that belong to none."""
     prompts: bool = False
-    """Also the text of prompts, which training needs. Without it nothing that a client wrote."""
+    """Also the text of prompts, which training needs. Without it nothing that a client wrote leaves
+    the gateway, whoever asks."""
     max_bytes: Count = 256 * 1024 * 1024
     """At this size the file is set aside as FILE.1, in place of the one before."""
 

@@ -2,15 +2,16 @@
 -- many requests each tenant had, on which lanes interactions are. Runs by itself.
 --
 -- KEYS  1 learner (hash), 2 interactions' lanes (hash, with the last place in '#'), 3 their order
---       (sorted set), 4… debts (hashes)
+--       (sorted set), 4 who records (string), 5… debts (hashes)
 -- ARGV  1 version of the weights seen   2 place in the order seen   3 how long all is kept, ms
 --       4 rows that changed (n)   then n times: row, changes (float32, little-endian), labels
 --       then interactions that are new (m)   then m times: interaction, lane
 --       then for each debt: requests since the last time
--- Reply {version, place, rows…, interactions…, debts…}: each of the three a list
+-- Reply {version, place, rows…, interactions…, debts…, who records}: three of them lists
 --       rows         row, weights, labels …; empty if the version was seen
 --       interactions interaction, lane …: at most 1,000 since the place that was seen
 --       debts        debt or '', requests, judged … in the order of KEYS
+--       who records  as `fairgate router record` wrote it, or ''
 
 local call = redis.call
 local MOST_PLACES, MOST_TOLD = 50000, 1000
@@ -86,7 +87,7 @@ for i = 1, #since, 2 do
 end
 
 local debts = {}
-for i = 4, #KEYS do
+for i = 5, #KEYS do
   local requests = tonumber(nextarg())
   if requests > 0 then
     call('HINCRBY', KEYS[i], 'requests', requests)
@@ -100,4 +101,5 @@ end
 for i = 1, 3 do
   call('PEXPIRE', KEYS[i], ARGV[3])
 end
-return {version, string.format('%.0f', seen), told_rows, told, debts}
+return {version, string.format('%.0f', seen), told_rows, told, debts,
+  call('GET', KEYS[4]) or ''}

@@ -27,7 +27,7 @@ from fairgate.routing.difficulty import knows
 from fairgate.routing.drift import DriftWatch
 from fairgate.routing.metrics import RoutingMetrics
 from fairgate.routing.plain import Plain
-from fairgate.routing.record import Recorder, record_id
+from fairgate.routing.record import Recorder
 from fairgate.routing.routed import Outcome, Routed
 from fairgate.routing.satisfaction import Satisfaction
 from fairgate.routing.sticky import Places, Sticky
@@ -105,7 +105,7 @@ class LiveRouting:
         self._router: Router = Plain()
         self._trial: Router | None = None
         self._shadow: Router | None = None
-        self._recorder: Recorder | None = None
+        self._recorder = Recorder(None)
         self._drift: DriftWatch | None = None
         self._costs = LaneCosts(lanes, "price")
 
@@ -159,9 +159,8 @@ class LiveRouting:
         if settings.sticky:
             router = Sticky(router, self._places)
             trial = trial and Sticky(trial, self._places)
-        if self._recorder is not None:
-            self._recorder.flush()
-        self._recorder = Recorder(settings.record) if settings.record else None
+        self._recorder.flush()
+        self._recorder = Recorder(settings.record)
         self._drift = DriftWatch(self._pool, settings.drift)
         self._costs = costs
         self._router, self._trial, self._shadow = router, trial, shadow
@@ -224,7 +223,8 @@ class LiveRouting:
         if settings is None:
             return
         self._costs.note(outcome.lane, outcome.seconds)
-        recorded = self._record(routed, outcome)
+        model = self._lanes[outcome.lane].model or outcome.lane
+        recorded = self._recorder.served(routed, outcome, model)
         features = decision.features
         note = Note(
             lane=outcome.lane,
@@ -256,35 +256,6 @@ class LiveRouting:
         if not work.cancelled() and (error := work.exception()) is not None:
             log.debug("feedback lost", pool=self._pool, error=str(error))
 
-    def _record(self, routed: Routed, outcome: Outcome) -> bool:
-        recorder, request, decision = self._recorder, routed.request, routed.decision
-        lone = f"{request.tenant}:{request.id}"
-        if recorder is None or not recorder.takes(request.interaction or lone):
-            return False
-        line: dict[str, Any] = {
-            "event": "served",
-            "id": record_id(request.tenant, request.id),
-            "time": round(time.time(), 3),
-            "app": request.app,
-            "lane": outcome.lane,
-            "model": self._lanes[outcome.lane].model or outcome.lane,
-            "router": decision.router,
-            "version": decision.version,
-            "reason": decision.reason,
-            "trial": routed.trial,
-            "quality": request.quality,
-            "predicted": {lane: round(p, 4) for lane, p in decision.predicted.items()},
-            "confidence": decision.confidence,
-            "prompt_tokens": outcome.prompt_tokens,
-            "output_tokens": outcome.output_tokens,
-            "seconds": round(outcome.seconds, 4),
-            "ended": outcome.ended,
-        }
-        if recorder.prompts:
-            line["prompt"] = request.text
-        recorder.write(line)
-        return True
-
     # Feedback
 
     async def feedback(
@@ -307,9 +278,8 @@ class LiveRouting:
         self._learn(note, score)
         self._metrics.judged(self._pool, note.router, note.lane, score)
         self._metrics.owed(self._pool, tenant, judged.debt.debt)
-        if self._recorder is not None and note.recorded:
-            known = record_id(tenant, request_id)
-            self._recorder.write({"event": "scored", "id": known, "score": score})
+        if note.recorded:
+            self._recorder.scored(tenant, request_id, score)
         return Verdict(note.lane, note.router, judged.debt.debt)
 
     async def _judge(
@@ -361,10 +331,11 @@ class LiveRouting:
             log.info("routing changed", pool=self._pool, router=self._router.name)
 
     async def _step(self) -> None:
-        if self._recorder is not None:
-            self._recorder.flush()
+        self._recorder.flush()
         if self.settings is None:
             return
+        if lines := self._recorder.told():
+            self._keep(self._store.tell(lines))
         for name, learner in list((self._learners or {"-": Satisfaction(())}).items()):
             await self._exchange(name, learner)
 
@@ -382,6 +353,7 @@ class LiveRouting:
             self._places.put_back(news.places)
             self._debts.put_back(news.requests)
             return
+        self._recorder.asked(known.recording)
         self._place = known.place
         self._places.take_in(known.places)
         self._debts.take_in(known.debts)

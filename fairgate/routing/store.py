@@ -49,6 +49,8 @@ class Known:
     """Weights and labels; ``None``: as of the version that was seen."""
     places: Mapping[str, str]
     debts: Mapping[str, Debt]
+    recording: bytes = b""
+    """What ``fairgate router record`` asks for, where it runs."""
 
 
 class RoutingStore:
@@ -59,8 +61,10 @@ class RoutingStore:
 
     def __init__(self, link: Link, pool: str) -> None:
         self._link = link
+        self._pool = pool
         self._prefix = f"fg:{{{pool}}}:"
         self._note, self._feedback, self._sync = map(_script, ("note", "feedback", "sync"))
+        self._tell = _script("tell")
 
     def note(
         self, tenant: str, request_id: str, note: bytes, *, kept_s: float, most: int
@@ -90,7 +94,7 @@ class RoutingStore:
         tenants = list(news.requests)
         weights = f"{self._prefix}learner:{learner}"
         places = (f"{self._prefix}places", f"{self._prefix}placed")
-        keys = (weights, *places, *map(self._debt, tenants))
+        keys = (weights, *places, recording_key(self._pool), *map(self._debt, tenants))
         args: list[Argument] = [version, place or "0", round(STATE_S * 1000), len(news.rows)]
         for row, (changes, labels) in news.rows.items():
             args += (row, changes, labels)
@@ -101,11 +105,21 @@ class RoutingStore:
         reply = await self._link.call(self._sync, keys, args)
         return _known(reply, version, tenants)
 
+    def tell(self, lines: Sequence[bytes]) -> asyncio.Future[Any]:
+        """Hand ``lines`` to whoever records."""
+        return self._link.call(self._tell, (recording_key(self._pool),), lines)
+
     def _notes(self, tenant: str) -> tuple[str, str]:
         return f"{self._prefix}notes:{tenant}", f"{self._prefix}noted:{tenant}"
 
     def _debt(self, tenant: str) -> str:
         return f"{self._prefix}debt:{tenant}"
+
+
+def recording_key(pool: str) -> str:
+    """Where ``fairgate router record`` writes what it wants of ``pool``; with ``:lines`` behind it,
+    the channel on which it gets it."""
+    return f"fg:{{{pool}}}:recording"
 
 
 def _script(name: str) -> Script:
@@ -119,7 +133,7 @@ def _id(request_id: str) -> str:
 
 
 def _known(reply: Any, seen: int, tenants: Sequence[str]) -> Known:
-    version, place, rows, places, debts = reply
+    version, place, rows, places, debts, recording = reply
     return Known(
         version=int(version),
         place=place.decode(),
@@ -128,6 +142,7 @@ def _known(reply: Any, seen: int, tenants: Sequence[str]) -> Known:
         else {row.decode(): (bytes(w), int(n)) for row, w, n in _groups(rows, 3)},
         places={interaction.decode(): lane.decode() for interaction, lane in _groups(places, 2)},
         debts=dict(zip(tenants, map(_debt_of, _groups(debts, 3)), strict=True)),
+        recording=bytes(recording),
     )
 
 

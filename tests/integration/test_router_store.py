@@ -88,7 +88,6 @@ async def test_the_script_keeps_the_debt_that_the_formula_says(store: RoutingSto
 async def test_replicas_add_up_what_they_learn(store: RoutingStore) -> None:
     here, there = Satisfaction(("a", "b")), Satisfaction(("a", "b"))
     x = folded(words("how long is a piece of string"))
-    before = here.predict(x)["a"]
     for _ in range(50):
         here.learn("a", x, 1.0)
         there.learn("b", x, 0.0)
@@ -101,7 +100,6 @@ async def test_replicas_add_up_what_they_learn(store: RoutingStore) -> None:
     for lane in ("a", "b"):
         assert here.predict(x)[lane] == pytest.approx(there.predict(x)[lane], abs=1e-5)
         assert here.labels(lane) == there.labels(lane) == 50
-    assert here.predict(x)["a"] > before
     assert here.predict(x)["b"] < here.predict(x)["a"]
     again = await store.sync("v1", News({}, {}, {}), version=here.version, place="")
     assert again.rows is None
