@@ -84,7 +84,10 @@ class Routing(RouterChoice, frozen=True):
     """How the lane of a request with ``model: auto`` is chosen."""
 
     quality: Share | None = None
-    """The quality knob where neither request nor tenant names one; ``None``: 0.5."""
+    """The quality knob where neither request nor tenant names one."""
+    drop: OpenShare | None = None
+    """Largest loss of quality, certified by ``fairgate router calibrate``, where nobody names a
+    quality; ``None``: they get quality 0.5."""
     satisfaction: OpenShare = 0.8
     """Of tenants who have none of their own."""
     sticky: bool = True

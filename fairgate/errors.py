@@ -2,7 +2,7 @@
 
 FairgateError
 ├── ConfigError            the configuration file is wrong; names the path and the value
-├── ArtifactError          a router's artefact is missing, damaged, or of another version
+├── ArtifactError          a router's artefact is missing, damaged or of another version
 ├── StoreError             Redis/Valkey did not answer, or refused
 ├── EngineStartError       an engine of ours did not come up
 ├── EngineError            an engine failed while it served a request
@@ -44,7 +44,7 @@ class ConfigError(FairgateError):
 
 
 class ArtifactError(FairgateError):
-    """A router's artefact cannot be read; the message names the file and what is wrong with it."""
+    """A router's artefact is missing, damaged or of another version; names the field and value."""
 
 
 class StoreError(FairgateError):

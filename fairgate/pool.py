@@ -23,7 +23,8 @@ from fairgate.errors import StoreError
 from fairgate.failopen import OpenDoor
 from fairgate.identity import Principal
 from fairgate.policy import resolve_policy
-from fairgate.routing.base import LaneView, RouteRequest
+from fairgate.routing.base import RouteRequest
+from fairgate.routing.build import view_of
 from fairgate.routing.live import LiveRouting
 from fairgate.routing.metrics import RoutingMetrics
 from fairgate.routing.routed import Routed, named
@@ -119,10 +120,7 @@ class Pool:
         lane = self._names.get(model) if model else None
         if lane is not None:
             return named(request, lane)
-        views = [
-            LaneView(name, spec.price, self.statistics(name), spec.model or name)
-            for name, spec in self.lanes.items()
-        ]
+        views = [view_of(name, spec, self.statistics(name)) for name, spec in self.lanes.items()]
         return self.routing.route(request, views)
 
     def statistics(self, lane: str) -> LaneStatistics:

@@ -21,8 +21,8 @@ class LaneView:
     price: float
     statistics: LaneStatistics
     """As of the last heartbeat, all replicas together."""
-    model: str = ""
-    """The name by which artefacts know what it serves."""
+    known_as: tuple[str, ...] = ()
+    """Names by which an artefact may know what it serves: its model, its own, its aliases."""
 
     @property
     def up(self) -> bool:

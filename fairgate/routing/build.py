@@ -14,15 +14,18 @@ from fairgate.configrouting import RouterChoice, RouterName, Routing
 from fairgate.routing.base import LaneView, Router, RouteRequest
 from fairgate.routing.costs import LaneCosts
 from fairgate.routing.debts import Debts
-from fairgate.routing.difficulty import ByDifficulty, knows
+from fairgate.routing.difficulty import ByDifficulty, Choose, models_of, tells_apart
+from fairgate.routing.library import Knowledge
 from fairgate.routing.mess_plus import MessPlus
 from fairgate.routing.most_free import MostFree
-from fairgate.routing.predictor import Predictor, Vector
+from fairgate.routing.predictor import Prediction, Predictor, Vector
 from fairgate.routing.price_order import PriceOrder
 from fairgate.routing.satisfaction import Satisfaction, folded
 
 UNTRAINED = frozenset({"most-free", "price-order"})
 """Routers that need no artefact."""
+
+DEFAULT_QUALITY = 0.5
 
 _MOST_LEARNERS = 4
 
@@ -43,16 +46,21 @@ class Kit:
     """Those that learn online, by the version of the artefact whose features they see."""
 
 
-def build_router(choice: RouterChoice, predictor: Predictor, kit: Kit) -> Router:
-    """The router of ``choice``; where ``predictor`` does not know the models, price order."""
+def build_router(choice: RouterChoice, knowledge: Knowledge, kit: Kit) -> Router:
+    """The router of ``choice``; where ``knowledge`` lacks the lanes' models, price order.
+
+    Raises ``ArtifactError`` where the settings name a drop that nothing was certified for.
+    """
+    predictor = knowledge.predictor
     if choice.router == "mess-plus":
         return _mess_plus(predictor, kit)
-    views = views_of(kit.lanes)
-    if knows(predictor, views):
-        return ByDifficulty(predictor, overflow=kit.settings.overflow)
-    if unknown := sorted({view.model for view in views} - set(predictor.models)):
+    models = models_of(predictor, views_of(kit.lanes))
+    if tells_apart(models, kit.lanes):
+        choose = _choice(knowledge, kit.settings.drop)
+        return ByDifficulty(predictor, choose, models, overflow=kit.settings.overflow)
+    if unknown := sorted(kit.lanes.keys() - models.keys()):
         log.warning(
-            "the artefact does not know the lanes' models; routing by price",
+            "the artefact does not know these lanes' models; routing by price",
             pool=kit.pool, artifact=predictor.version, unknown=unknown,
         )  # fmt: skip
     return PriceOrder(overflow=kit.settings.overflow)
@@ -65,8 +73,24 @@ def build_untrained(name: RouterName, kit: Kit) -> Router:
 
 def views_of(lanes: Mapping[str, Lane]) -> Sequence[LaneView]:
     """The lanes as a router sees them, without statistics."""
-    none = LaneStatistics()
-    return [LaneView(n, lane.price, none, lane.model or n) for n, lane in lanes.items()]
+    return [view_of(name, lane, LaneStatistics()) for name, lane in lanes.items()]
+
+
+def view_of(name: str, lane: Lane, statistics: LaneStatistics) -> LaneView:
+    """A lane as a router sees it."""
+    return LaneView(name, lane.price, statistics, (lane.model or name, name, *lane.aliases))
+
+
+def _choice(knowledge: Knowledge, drop: float | None) -> Choose:
+    if drop is not None:
+        knowledge.promised(knowledge.predictor.predict(""), drop)  # there is one
+
+    def choose(prediction: Prediction, quality: float | None) -> str:
+        if quality is None and drop is not None:
+            return knowledge.promised(prediction, drop)
+        return knowledge.choose(prediction, DEFAULT_QUALITY if quality is None else quality)
+
+    return choose
 
 
 def _mess_plus(predictor: Predictor, kit: Kit) -> MessPlus:

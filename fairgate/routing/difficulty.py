@@ -5,12 +5,13 @@ Source: arXiv 2404.14618, for any number of lanes; what it knows comes from a tr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from fairgate.routing.base import Action, Decision, LaneView, RouteRequest, by_price
-from fairgate.routing.predictor import Predictor
+from fairgate.routing.predictor import Prediction, Predictor
 
-DEFAULT_QUALITY = 0.5
+Choose = Callable[[Prediction, float | None], str]
+"""The cheapest model that will do at a quality; ``None``: nobody named one."""
 
 
 class ByDifficulty:
@@ -23,32 +24,49 @@ class ByDifficulty:
 
     name = "hybrid"
 
-    def __init__(self, predictor: Predictor, *, overflow: bool = True) -> None:
+    def __init__(
+        self,
+        predictor: Predictor,
+        choose: Choose,
+        models: Mapping[str, str],
+        *,
+        overflow: bool = True,
+    ) -> None:
+        """``models``: by lane, as :func:`models_of` tells."""
         self._predictor = predictor
+        self._choose = choose
+        self._models = models
         self._overflow = overflow
-        self._rank = {model: rank for rank, model in enumerate(predictor.models)}
+        ranks = {model: rank for rank, model in enumerate(predictor.models)}
+        self._rank_of_model = ranks
+        self._rank = {lane: ranks[model] for lane, model in models.items()}
 
     def route(self, request: RouteRequest, lanes: Sequence[LaneView]) -> Decision:
-        """See :class:`fairgate.routing.base.Router`. Lanes are those with known models."""
-        quality = DEFAULT_QUALITY if request.quality is None else request.quality
+        """See :class:`fairgate.routing.base.Router`. Every lane has a model."""
         prediction = self._predictor.predict(request.text)
-        least = self._rank[self._predictor.choose(prediction, quality)]
-        good = [lane for lane in by_price(lanes) if self._rank[lane.model] >= least]
+        least = self._rank_of_model[self._choose(prediction, request.quality)]
+        good = [lane for lane in by_price(lanes) if self._rank[lane.name] >= least]
         reason = "difficulty"
         if not any(lane.up for lane in good):
             reason = "best-left"
-            good = sorted(lanes, key=lambda lane: (not lane.up, -self._rank[lane.model]))
+            good = sorted(lanes, key=lambda lane: (not lane.up, -self._rank[lane.name]))
         return Decision(
             actions=tuple(Action(lane.name) for lane in (good if self._overflow else good[:1])),
             router=self.name,
             version=self._predictor.version,
             reason=reason,
-            predicted={lane.name: prediction.success[lane.model] for lane in lanes},
+            predicted={lane.name: prediction.success[self._models[lane.name]] for lane in lanes},
             confidence=prediction.support,
         )
 
 
-def knows(predictor: Predictor, lanes: Sequence[LaneView]) -> bool:
-    """Whether it can tell ``lanes`` apart: two models or more, and none that it never saw."""
-    models = {lane.model for lane in lanes}
-    return len(models) > 1 and models <= set(predictor.models)
+def models_of(predictor: Predictor, lanes: Sequence[LaneView]) -> dict[str, str]:
+    """By lane: the model that ``predictor`` knows it by; unknown lanes are left out."""
+    known = frozenset(predictor.models)
+    named = {lane.name: next((n for n in lane.known_as if n in known), "") for lane in lanes}
+    return {lane: model for lane, model in named.items() if model}
+
+
+def tells_apart(models: Mapping[str, str], lanes: Collection[str]) -> bool:
+    """Whether ``models`` names one for each of ``lanes``, and more than one in all."""
+    return len(models) == len(lanes) and len(set(models.values())) > 1

@@ -18,13 +18,13 @@ import structlog
 from fairgate.config import Lane
 from fairgate.configrouting import RouterChoice, Routing
 from fairgate.errors import ArtifactError, FairgateError, StoreError
-from fairgate.routing.artefacts import Artefacts
 from fairgate.routing.base import LaneView, Router, RouteRequest
 from fairgate.routing.build import UNTRAINED, Kit, build_router, build_untrained, views_of
 from fairgate.routing.costs import LaneCosts
 from fairgate.routing.debts import Debts
-from fairgate.routing.difficulty import knows
+from fairgate.routing.difficulty import models_of, tells_apart
 from fairgate.routing.drift import DriftWatch
+from fairgate.routing.library import Library
 from fairgate.routing.metrics import RoutingMetrics
 from fairgate.routing.plain import Plain
 from fairgate.routing.record import Recorder
@@ -81,7 +81,7 @@ class LiveRouting:
         metrics: RoutingMetrics,
         heartbeat_s: float,
         idle_s: float,
-        artefacts: Artefacts | None = None,
+        library: Library | None = None,
         rng: Random | None = None,
     ) -> None:
         self._pool = pool
@@ -90,7 +90,7 @@ class LiveRouting:
         self._store = store
         self._metrics = metrics
         self._heartbeat_s = heartbeat_s
-        self._artefacts = artefacts or Artefacts()
+        self._library = library or Library()
         self._rng = rng or Random()  # noqa: S311 — exploration
         self._debts = Debts()
         self._learners: dict[str, Satisfaction] = {}
@@ -165,26 +165,26 @@ class LiveRouting:
         self._costs = costs
         self._router, self._trial, self._shadow = router, trial, shadow
         self.settings = settings
-        self._stamps = self._artefacts.stamps()
+        self._stamps = self._library.stamps()
 
     async def _by_itself(self) -> Routing | None:
         """Without a ``routing`` section: defaults, if the shipped artefact knows the models."""
-        views = views_of(self._lanes)
-        if len(views) < 2:
+        if len(self._lanes) < 2:
             return None
         try:
-            predictor = await self._artefacts.get(None)
+            predictor = (await self._library.get(None)).predictor
         except ArtifactError as error:
             log.error("routing without the shipped artefact", pool=self._pool, error=str(error))
             return None
-        return Routing() if knows(predictor, views) else None
+        models = models_of(predictor, views_of(self._lanes))
+        return Routing() if tells_apart(models, self._lanes) else None
 
     async def _make(self, choice: RouterChoice | None, kit: Kit) -> Router | None:
         if choice is None:
             return None
         if choice.router in UNTRAINED:
             return build_untrained(choice.router, kit)
-        return build_router(choice, await self._artefacts.get(choice.artifact), kit)
+        return build_router(choice, await self._library.get(choice.artifact), kit)
 
     # A request
 
@@ -310,7 +310,7 @@ class LiveRouting:
         before = self._stamps
         while True:
             await asyncio.sleep(self._heartbeat_s)
-            now = self._artefacts.stamps()
+            now = self._library.stamps()
             # A file counts as replaced once two looks see the same: it may still be written.
             if self._changed or (now != self._stamps and now == before):
                 await self._rebuild()
@@ -319,7 +319,7 @@ class LiveRouting:
 
     async def _rebuild(self) -> None:
         self._changed = False
-        self._stamps = self._artefacts.stamps()
+        self._stamps = self._library.stamps()
         try:
             await self._build()
         except FairgateError as error:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-
-from fairgate.errors import ArtifactError
 
 Vector = NDArray[np.float32]
 
@@ -43,16 +40,5 @@ class Predictor(Protocol):
     def predict(self, prompt: str) -> Prediction:
         """What to expect for ``prompt``. No I/O; 300 µs for 1,000 words with n-grams."""
 
-    def choose(self, prediction: Prediction, quality: float) -> str:
-        """The cheapest model that will do at ``quality``: 0 always the cheapest, 1 the dearest."""
-
     def features(self, prompt: str) -> Vector:
         """The encoder's dense vector of ``prompt``, for learners that build upon it."""
-
-
-def load_predictor(path: Path | None = None) -> Predictor:
-    """Read the artefact at ``path``, or the one that is shipped.
-
-    Raises ``ArtifactError`` for a file that is missing, damaged or of another version.
-    """
-    raise ArtifactError(f"{path or 'shipped artefact'}: not there")

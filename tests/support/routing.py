@@ -13,6 +13,7 @@ from fairgate import codec
 from fairgate.admission.model import LaneStatistics
 from fairgate.errors import ArtifactError
 from fairgate.routing.base import LaneView, RouteRequest
+from fairgate.routing.library import Knowledge
 from fairgate.routing.predictor import Prediction, Vector
 
 CHAT = "/v1/chat/completions"
@@ -27,12 +28,13 @@ class ByNumber:
         self.models = models
 
     @classmethod
-    def load(cls, path: Path | None) -> ByNumber:
-        """Stands in for ``load_predictor``: the file holds the version."""
+    def load(cls, path: Path | None) -> Knowledge:
+        """Stands in for ``load_knowledge``: the file holds the version."""
         try:
-            return cls(path.read_text() if path else "shipped")
+            it = cls(path.read_text() if path else "shipped")
         except OSError as error:
             raise ArtifactError(f"{path}: {error.strerror}") from error
+        return Knowledge(it, it.choose, it.promised)
 
     def predict(self, prompt: str) -> Prediction:
         difficulty = float(prompt.split()[-1]) if prompt else 1.0
@@ -40,7 +42,14 @@ class ByNumber:
         enough = dict.fromkeys(self.models[:-1], 1 - difficulty) | {self.models[-1]: 1.0}
         return Prediction(success, enough, support=0.0 if prompt.startswith("?") else 0.9)
 
-    def choose(self, prediction: Prediction, quality: float) -> str:
+    def promised(self, prediction: Prediction, drop: float) -> str:
+        """Certified for a drop of 0.1 or more, at quality 0.8."""
+        if drop < 0.1:
+            raise ArtifactError(f"promises: none of drop <= {drop}")
+        return self.choose(prediction, 0.8)
+
+    def choose(self, prediction: Prediction, quality: float | None) -> str:
+        quality = 0.5 if quality is None else quality
         good = (m for m in self.models if prediction.enough[m] >= quality)
         return next(good) if prediction.support or not quality else self.models[-1]
 
@@ -68,7 +77,7 @@ def view(
 ) -> LaneView:
     """A lane of four sequences."""
     state = LaneStatistics(engines_up=up, limit=4, running=4 - free, free=free, waiting=waiting)
-    return LaneView(name, price, state, model or name)
+    return LaneView(name, price, state, (model or name, name))
 
 
 def lanes(**fields: Any) -> list[LaneView]:

@@ -7,8 +7,8 @@ from support.routing import ByNumber, lanes, request, view
 
 from fairgate import codec
 from fairgate.errors import BadRequest
-from fairgate.routing.base import Decision
-from fairgate.routing.difficulty import ByDifficulty, knows
+from fairgate.routing.base import Decision, LaneView
+from fairgate.routing.difficulty import ByDifficulty, models_of, tells_apart
 from fairgate.routing.knob import asked_quality
 from fairgate.routing.most_free import MostFree
 from fairgate.routing.plain import Plain
@@ -19,6 +19,11 @@ from fairgate.routing.text import MAX_CHARS, prompt_text
 
 def order(decision: Decision) -> list[str]:
     return [action.lane for action in decision.actions]
+
+
+def hybrid(**options: bool) -> ByDifficulty:
+    known = ByNumber()
+    return ByDifficulty(known, known.choose, models_of(known, lanes()), **options)
 
 
 # The knob
@@ -101,7 +106,7 @@ def test_without_configuration_the_most_free_lane_serves_unless_a_quality_is_nam
 
 
 def test_difficulty_takes_the_cheapest_lane_that_will_do() -> None:
-    router = ByDifficulty(ByNumber())
+    router = hybrid()
     easy = router.route(request("easy 0.1", quality=0.5), lanes())
     assert order(easy) == ["small", "large"]
     assert easy.predicted == {"small": 0.9, "large": 0.95}
@@ -111,7 +116,7 @@ def test_difficulty_takes_the_cheapest_lane_that_will_do() -> None:
 
 
 def test_quality_moves_the_threshold() -> None:
-    router = ByDifficulty(ByNumber(), overflow=False)
+    router = hybrid(overflow=False)
     chosen = [
         order(router.route(request("so 0.4", quality=quality), lanes()))[0]
         for quality in (0.0, 0.5, 0.7, 1.0)
@@ -122,28 +127,32 @@ def test_quality_moves_the_threshold() -> None:
 def test_what_is_too_difficult_never_waits_for_a_lane_that_will_not_do() -> None:
     """However long the line of ``large`` is, and the other way round for easy requests."""
     full = [view("large", 8.0, free=0, waiting=50), view("small", 1.0)]
-    router = ByDifficulty(ByNumber())
+    router = hybrid()
     assert order(router.route(request("hard 0.9", quality=0.5), full)) == ["large"]
     assert order(router.route(request("easy 0.1", quality=0.5), full))[0] == "small"
 
 
 def test_a_lane_that_is_down_is_stood_in_for_by_the_best_that_is_left() -> None:
     down = [view("large", 8.0, up=0), view("small", 1.0)]
-    decision = ByDifficulty(ByNumber()).route(request("hard 0.9", quality=0.5), down)
+    decision = hybrid().route(request("hard 0.9", quality=0.5), down)
     assert order(decision)[0] == "small"
     assert decision.reason == "best-left"
 
 
 def test_prompts_without_support_go_to_the_larger_lane() -> None:
-    router = ByDifficulty(ByNumber())
+    router = hybrid()
     assert order(router.route(request("? 0.1", quality=0.5), lanes())) == ["large"]
     assert order(router.route(request("", quality=0.5), lanes())) == ["large"]
 
 
 def test_an_artefact_knows_lanes_only_by_all_their_models() -> None:
-    assert knows(ByNumber(), lanes())
-    assert not knows(ByNumber(), [*lanes(), view("other")])
-    assert not knows(ByNumber(), [view("small"), view("b", model="small")])
+    def knows(*views: LaneView) -> bool:
+        return tells_apart(models_of(ByNumber(), views), [view.name for view in views])
+
+    assert knows(*lanes())
+    assert knows(view("a", model="large"), view("small", model="m"))
+    assert not knows(*lanes(), view("other"))
+    assert not knows(view("small"), view("b", model="small"))
 
 
 # Sticky
@@ -157,7 +166,7 @@ class Clock:
 
 
 def test_an_interaction_moves_up_when_difficulty_rises_and_stays_there() -> None:
-    router = Sticky(ByDifficulty(ByNumber()), Places(Clock(), 60))
+    router = Sticky(hybrid(), Places(Clock(), 60))
 
     def lane_of(text: str, interaction: str = "run") -> str:
         asked = request(text, quality=0.5, interaction=interaction)
@@ -171,7 +180,7 @@ def test_an_interaction_moves_up_when_difficulty_rises_and_stays_there() -> None
 
 
 def test_a_kept_interaction_does_not_overflow_to_cheaper_lanes() -> None:
-    router = Sticky(ByDifficulty(ByNumber()), Places(Clock(), 60))
+    router = Sticky(hybrid(), Places(Clock(), 60))
     router.route(request("x 0.9", quality=0.5, interaction="run"), lanes())
     kept = router.route(request("x 0.1", quality=0.5, interaction="run"), lanes())
     assert order(kept) == ["large"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from fairgate.configrouting import MessPlus as Settings
-from fairgate.routing.predictor import load_predictor
+from fairgate.routing.loading import load_predictor
 from tests.bench.mess_plus.run import Result, run
 from tests.bench.mess_plus.stream import Stream, recorded
 
