@@ -10,24 +10,23 @@ import structlog
 
 from fairgate.admission.model import LaneStatistics
 from fairgate.config import Lane
-from fairgate.configrouting import RouterChoice, RouterName, Routing
+from fairgate.configrouting import RouterName, Routing
 from fairgate.routing.base import LaneView, Router, RouteRequest
 from fairgate.routing.costs import LaneCosts
 from fairgate.routing.debts import Debts
 from fairgate.routing.difficulty import ByDifficulty, Choose, models_of, tells_apart
+from fairgate.routing.encoders.ngrams import NGrams
 from fairgate.routing.library import Knowledge
 from fairgate.routing.mess_plus import MessPlus
 from fairgate.routing.most_free import MostFree
-from fairgate.routing.predictor import Prediction, Predictor, Vector
+from fairgate.routing.predictor import Prediction, Vector
 from fairgate.routing.price_order import PriceOrder
-from fairgate.routing.satisfaction import Satisfaction, folded
+from fairgate.routing.satisfaction import Satisfaction, sketch
 
-UNTRAINED = frozenset({"most-free", "price-order"})
+UNTRAINED = frozenset({"most-free", "price-order", "mess-plus"})
 """Routers that need no artefact."""
 
 DEFAULT_QUALITY = 0.5
-
-_MOST_LEARNERS = 4
 
 log = structlog.get_logger("fairgate.routing")
 
@@ -43,17 +42,15 @@ class Kit:
     costs: LaneCosts
     rng: Random
     learners: dict[str, Satisfaction]
-    """Those that learn online, by the version of the artefact whose features they see."""
+    """Those that learn online, by the encoder whose features they see."""
 
 
-def build_router(choice: RouterChoice, knowledge: Knowledge, kit: Kit) -> Router:
-    """The router of ``choice``; where ``knowledge`` lacks the lanes' models, price order.
+def build_router(knowledge: Knowledge, kit: Kit) -> Router:
+    """The router that ``knowledge`` makes; where it lacks the lanes' models, price order.
 
     Raises ``ArtifactError`` where the settings name a drop that nothing was certified for.
     """
     predictor = knowledge.predictor
-    if choice.router == "mess-plus":
-        return _mess_plus(predictor, kit)
     models = models_of(predictor, views_of(kit.lanes))
     if tells_apart(models, kit.lanes):
         choose = _choice(knowledge, kit.settings.drop)
@@ -68,6 +65,8 @@ def build_router(choice: RouterChoice, knowledge: Knowledge, kit: Kit) -> Router
 
 def build_untrained(name: RouterName, kit: Kit) -> Router:
     """One of :data:`UNTRAINED`."""
+    if name == "mess-plus":
+        return _mess_plus(kit)
     return MostFree() if name == "most-free" else PriceOrder(overflow=kit.settings.overflow)
 
 
@@ -93,27 +92,28 @@ def _choice(knowledge: Knowledge, drop: float | None) -> Choose:
     return choose
 
 
-def _mess_plus(predictor: Predictor, kit: Kit) -> MessPlus:
+def _mess_plus(kit: Kit) -> MessPlus:
+    """It learns on an encoder of its own: what it learned outlives every artefact."""
+    ngrams = NGrams()
+
     def features(request: RouteRequest) -> Vector:
-        return folded(predictor.features(request.text))
+        return sketch(ngrams.encode(request.text).buckets)
 
     return MessPlus(
         kit.settings.mess_plus,
         features=features,
-        satisfaction=_learner(predictor.version, kit),
+        satisfaction=_learner(ngrams.name, kit),
         debts=kit.debts,
         costs=kit.costs,
         rng=kit.rng,
-        version=predictor.version,
+        version=ngrams.name,
         overflow=kit.settings.overflow,
     )
 
 
-def _learner(version: str, kit: Kit) -> Satisfaction:
-    """One for all routers of that version; what it learned outlives a change of the others."""
-    if version not in kit.learners:
+def _learner(encoder: str, kit: Kit) -> Satisfaction:
+    """One for all routers; what it learned outlives a change of the others."""
+    if encoder not in kit.learners:
         by_price = sorted(kit.lanes, key=lambda name: kit.lanes[name].price)
-        kit.learners[version] = Satisfaction(by_price)
-        if len(kit.learners) > _MOST_LEARNERS:
-            del kit.learners[next(iter(kit.learners))]
-    return kit.learners[version]
+        kit.learners[encoder] = Satisfaction(by_price)
+    return kit.learners[encoder]

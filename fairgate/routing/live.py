@@ -184,7 +184,7 @@ class LiveRouting:
             return None
         if choice.router in UNTRAINED:
             return build_untrained(choice.router, kit)
-        return build_router(choice, await self._library.get(choice.artifact), kit)
+        return build_router(await self._library.get(choice.artifact), kit)
 
     # A request
 

@@ -25,8 +25,8 @@ DEFAULT_SATISFACTION = 0.8
 class MessPlus:
     """Decides by the tenant's debt, what was learned of the lanes, and what they cost.
 
-    ``features`` makes :func:`fairgate.routing.satisfaction.folded` features of a request, by an
-    artefact of that ``version``.
+    ``features`` makes :func:`fairgate.routing.satisfaction.sketch` features of a request by the
+    encoder ``version``.
     """
 
     name = "mess-plus"

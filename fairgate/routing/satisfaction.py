@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fairgate.routing.encoders.base import Buckets
 from fairgate.routing.predictor import Vector
 
 SIZE = 256
@@ -15,6 +16,8 @@ SIZE = 256
 
 SHARED = "*"
 """The row that all lanes have in common: what makes a request difficult for any."""
+
+_MIX = np.uint64(0x9E3779B97F4A7C15)
 
 _MOMENTUM, _DECAY = 0.9, 1e-3
 _BIAS_RATE, _LANE_RATE, _SHARED_RATE = 0.05, 0.01, 0.1
@@ -25,18 +28,15 @@ _BEST_PRIOR, _PRIOR_STEP = 0.8, 0.4
 Weights = NDArray[np.floating[Any]]
 
 
-def folded(features: Vector) -> Vector:
-    """``features`` in :data:`SIZE` numbers, the first one 1: a count sketch, scaled to norm 1."""
-    width = SIZE - 1
-    rows = -(-len(features) // width)
-    padded = np.zeros(rows * width, np.float32)
-    padded[: len(features)] = features
-    signs = np.where(np.arange(rows) % 2, -1.0, 1.0)
-    sketch = signs @ padded.reshape(rows, width)
-    norm = float(np.linalg.norm(sketch))
-    out = np.empty(SIZE, np.float32)
+def sketch(buckets: Buckets) -> Vector:
+    """Hashed n-grams in :data:`SIZE` numbers, the first one 1: a count sketch, scaled to norm 1."""
+    codes = buckets.astype(np.uint64) * _MIX >> np.uint64(32)
+    out = np.zeros(SIZE, np.float32)
+    places = (codes >> np.uint64(1)) % np.uint64(SIZE - 1)
+    signs = np.where(codes & np.uint64(1), 1.0, -1.0)
+    out[1:] = np.bincount(places.astype(np.int64), signs, SIZE - 1)
+    out[1:] /= np.linalg.norm(out[1:]) or 1.0
     out[0] = 1.0
-    out[1:] = sketch / norm if norm else sketch
     return out
 
 
@@ -68,7 +68,7 @@ class Satisfaction:
         self._labels = dict.fromkeys(self._rows, 0)
 
     def predict(self, x: Vector) -> dict[str, float]:
-        """Probability of a satisfactory answer to the request with :func:`folded` features, by
+        """Probability of a satisfactory answer to the request with :func:`sketch` features, by
         lane."""
         z = self._weights @ x
         p = 1 / (1 + np.exp(-np.clip(z[:-1] + z[-1], -30, 30)))

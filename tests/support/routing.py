@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import zlib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from msgspec.json import encode
 
 from fairgate import codec
 from fairgate.admission.model import LaneStatistics
 from fairgate.errors import ArtifactError
 from fairgate.routing.base import LaneView, RouteRequest
+from fairgate.routing.encoders.ngrams import NGrams
 from fairgate.routing.library import Knowledge
 from fairgate.routing.predictor import Prediction, Vector
+from fairgate.routing.satisfaction import sketch
 
 CHAT = "/v1/chat/completions"
 
@@ -57,13 +57,9 @@ class ByNumber:
         return words(prompt)
 
 
-def words(prompt: str, size: int = 128) -> Vector:
-    """Counts of hashed words, signed."""
-    out = np.zeros(size, np.float32)
-    for word in prompt.lower().split():
-        code = zlib.crc32(word.encode())
-        out[code % size] += 1 if code >> 31 else -1
-    return out
+def words(prompt: str) -> Vector:
+    """Features of ``prompt`` for what learns online."""
+    return sketch(NGrams().encode(prompt).buckets)
 
 
 def request(text: str = "easy 0.1", **fields: Any) -> RouteRequest:

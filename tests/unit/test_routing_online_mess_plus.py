@@ -14,7 +14,7 @@ from fairgate.routing.costs import LaneCosts
 from fairgate.routing.debts import Debts
 from fairgate.routing.drift import DriftWatch
 from fairgate.routing.mess_plus import MessPlus
-from fairgate.routing.satisfaction import Satisfaction, folded
+from fairgate.routing.satisfaction import Satisfaction
 from tests.bench.mess_plus.run import run
 from tests.bench.mess_plus.stream import made_up
 
@@ -71,7 +71,7 @@ def router(debts: Debts, satisfaction: Satisfaction, **settings: float) -> MessP
     specs = {"small": Lane(engines=(), price=1), "large": Lane(engines=(), price=8)}
     return MessPlus(
         Settings(**settings),
-        features=lambda asked: folded(words(asked.text)),
+        features=lambda asked: words(asked.text),
         satisfaction=satisfaction,
         debts=debts,
         costs=LaneCosts(specs, "price"),
@@ -97,12 +97,12 @@ def test_who_is_owed_nothing_gets_the_cheapest_lane() -> None:
 
 def test_exploration_takes_the_lane_that_was_judged_least() -> None:
     satisfaction = Satisfaction(("small", "large"))
-    satisfaction.learn("large", folded(words("x")), 1.0)
+    satisfaction.learn("large", words("x"), 1.0)
     sut = router(Debts(), satisfaction, exploration=1.0)
     decision = sut.route(request(tenant="acme"), lanes())
     assert (decision.actions[0].lane, decision.reason) == ("small", "explore")
-    satisfaction.learn("small", folded(words("x")), 1.0)
-    satisfaction.learn("small", folded(words("x")), 1.0)
+    satisfaction.learn("small", words("x"), 1.0)
+    satisfaction.learn("small", words("x"), 1.0)
     assert sut.route(request(tenant="new"), lanes()).actions[0].lane == "large"
     down = [view("large", 8.0), view("small", up=0)]
     assert sut.route(request(tenant="acme"), down).actions[0].lane == "large"

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from fairgate.configrouting import MessPlus as Settings
-from fairgate.routing.loading import load_predictor
 from tests.bench.mess_plus.run import Result, run
 from tests.bench.mess_plus.stream import Stream, recorded
 
@@ -27,7 +26,7 @@ def main() -> None:
     parser.add_argument("--thrift", type=float, default=Settings().thrift, help="V")
     parser.add_argument("--exploration", type=float, default=Settings().exploration, help="c")
     options = parser.parse_args()
-    stream = recorded(options.data, load_predictor().features)
+    stream = recorded(options.data)
     settings = Settings(thrift=options.thrift, exploration=options.exploration)
     seeds = range(options.seeds)
     shares = ", ".join(

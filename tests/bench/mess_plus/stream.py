@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fairgate.routing.predictor import Vector
-from fairgate.routing.satisfaction import folded
+from fairgate.routing.encoders.ngrams import NGrams
+from fairgate.routing.satisfaction import sketch
 
 THREE = ("mistral-7b-instruct-v0.3", "llama-3.1-8b-instruct", "llama-3.1-nemotron-51b-instruct")
 PRICES = (1.0, 4.0, 20.0)
@@ -57,18 +57,17 @@ class Stream:
         )
 
 
-def recorded(
-    file: Path, features: Callable[[str], Vector], models: Sequence[str] = THREE
-) -> Stream:
+def recorded(file: Path, models: Sequence[str] = THREE) -> Stream:
     """The outcomes in ``file`` (JSON lines, may be gzipped): a score of 0.5 satisfies."""
     opened = gzip.open if file.suffix == ".gz" else open
     with opened(file, "rt") as lines:
         rows = [json.loads(line) for line in lines]
+    encode = NGrams().encode
     tasks = {task: n for n, task in enumerate(sorted({str(row["task"]) for row in rows}))}
     return Stream(
         lanes=tuple(models),
         prices=PRICES,
-        features=np.array([folded(features(row["prompt"])) for row in rows]),
+        features=np.array([sketch(encode(row["prompt"]).buckets) for row in rows]),
         good=np.array([[row["scores"][m] >= 0.5 for m in models] for row in rows], np.float64),
         task=np.array([tasks[str(row["task"])] for row in rows]),
     )
@@ -79,16 +78,14 @@ def made_up(requests: int, seed: int = 0) -> Stream:
     rng = np.random.default_rng(seed)
     difficulty = rng.random(requests)
     kinds = rng.integers(0, 6, requests)
-    told = np.zeros((requests, 32), np.float32)
-    told[np.arange(requests), (difficulty * 8).astype(int)] = 1
-    told[np.arange(requests), 8 + kinds] = 1
+    told = np.stack([(difficulty * 8).astype(np.int64), 8 + kinds], axis=1)
     able = np.array([0.55, 0.8, 0.95])
     luck = rng.random((requests, 3)) * 0.4 - 0.2
     good = (difficulty[:, None] + luck < able[None, :] * 0.85).astype(np.float64)
     return Stream(
         lanes=("a", "b", "c"),
         prices=PRICES,
-        features=np.array([folded(x) for x in told]),
+        features=np.array([sketch(x) for x in told]),
         good=good,
         task=kinds,
     )
