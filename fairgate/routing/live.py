@@ -27,6 +27,7 @@ from fairgate.routing.drift import DriftWatch
 from fairgate.routing.library import Library
 from fairgate.routing.metrics import RoutingMetrics
 from fairgate.routing.plain import Plain
+from fairgate.routing.price_order import PriceOrder
 from fairgate.routing.record import Recorder
 from fairgate.routing.routed import Outcome, Routed
 from fairgate.routing.satisfaction import Satisfaction
@@ -34,6 +35,7 @@ from fairgate.routing.sticky import Places, Sticky
 from fairgate.routing.store import Judged, News, RoutingStore
 
 _NOTE_S = 0.2
+_BY_PRICE = PriceOrder()
 
 log = structlog.get_logger("fairgate.routing")
 
@@ -194,7 +196,12 @@ class LiveRouting:
         settings = self.settings
         trial = settings is not None and self._is_trial(request)
         router = self._trial if trial and self._trial is not None else self._router
-        decision = router.route(request, lanes)
+        try:
+            decision = router.route(request, lanes)
+        except Exception:
+            # No request fails for want of advice; what failed is for whoever reads the log.
+            log.exception("the router failed; routing by price", pool=self._pool)
+            decision = _BY_PRICE.route(request, lanes)
         self._metrics.decided(self._pool, decision, time.perf_counter() - began)
         routed = Routed(request, decision, self._ended if settings else None, trial)
         if self._shadow is not None:

@@ -10,11 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import httpx
 import pytest
 import redis
 import uvicorn
 import yaml
 from aiohttp import web
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 from structlog.testing import capture_logs
 from support.gateway import (
     LedgerView,
@@ -28,7 +33,7 @@ from support.gateway import (
 )
 from support.routing import ByNumber, words
 
-from fairgate import Gateway, Runtime
+from fairgate import FairGate, Gateway, Runtime
 from fairgate.config import Config
 from fairgate.configfile import loads
 from fairgate.engines.process import free_port
@@ -248,6 +253,36 @@ async def test_replicas_keep_an_interaction_on_the_same_lane(store: str) -> None
         places = there.runtime.pools["main"].routing._places
         await eventually(lambda: len(places))
         assert await there.lane("x 0.1", x_fairgate_interaction="run") == "large"
+
+
+async def test_a_router_that_fails_costs_no_request(store: str) -> None:
+    with capture_logs() as logs:
+        async with site(store, {}) as it:
+            assert await it.lane("no number at its end") == "small"
+    assert [x for x in logs if x["event"] == "the router failed; routing by price"]
+
+
+async def test_a_handler_tells_how_good_its_answer_is(store: str) -> None:
+    async def talk(request: Request) -> JSONResponse:
+        request.scope["fairgate"].report_score(0.25)
+        return JSONResponse({"choices": []})
+
+    lanes = {"app": {"engines": [{"type": "app", "max_num_seqs": 2}]}}
+    settings = config(lanes, store=store)
+    settings["pools"]["main"]["routing"] = {"router": "price-order"}
+    async with Runtime.open(parsed(settings)) as runtime:
+        app = FairGate(Starlette(routes=[Route(CHAT, talk, methods=["POST"])]), runtime)
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            answered = await client.post(CHAT, json={"messages": []}, headers=bearer())
+            assert answered.status_code == 200
+            assert answered.headers["x-fairgate-router"] == "price-order; reason=price"
+
+        def score() -> float | None:
+            labels = {"pool": "main", "router": "price-order", "lane": "app"}
+            return runtime.metrics.registry.get_sample_value("fairgate_router_score_total", labels)
+
+        await eventually(lambda: score() == 0.25)
 
 
 # Feedback
