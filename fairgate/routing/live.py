@@ -7,7 +7,7 @@ import asyncio
 import time
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
@@ -16,22 +16,21 @@ import numpy as np
 import structlog
 
 from fairgate.config import Lane
-from fairgate.configrouting import RouterChoice, Routing
-from fairgate.errors import ArtifactError, FairgateError, StoreError
+from fairgate.configrouting import Routing
+from fairgate.errors import FairgateError, StoreError
+from fairgate.routing.arms import PLAIN, make_arms, settings_by_itself
 from fairgate.routing.base import LaneView, Router, RouteRequest
-from fairgate.routing.build import UNTRAINED, Kit, build_router, build_untrained, views_of
+from fairgate.routing.build import Kit
 from fairgate.routing.costs import LaneCosts
 from fairgate.routing.debts import Debts
-from fairgate.routing.difficulty import models_of, tells_apart
 from fairgate.routing.drift import DriftWatch
 from fairgate.routing.library import Library
 from fairgate.routing.metrics import RoutingMetrics
-from fairgate.routing.plain import Plain
 from fairgate.routing.price_order import PriceOrder
 from fairgate.routing.record import Recorder
 from fairgate.routing.routed import Outcome, Routed
 from fairgate.routing.satisfaction import Satisfaction
-from fairgate.routing.sticky import Places, Sticky
+from fairgate.routing.sticky import Places
 from fairgate.routing.store import Judged, News, RoutingStore
 
 _NOTE_S = 0.2
@@ -104,9 +103,7 @@ class LiveRouting:
         self._background: set[asyncio.Future[Any]] = set()
         self.settings: Routing | None = None
         """In force; ``None``: nothing is configured, and no artefact knows the models."""
-        self._router: Router = Plain()
-        self._trial: Router | None = None
-        self._shadow: Router | None = None
+        self._arms = PLAIN
         self._recorder = Recorder(None)
         self._drift: DriftWatch | None = None
         self._costs = LaneCosts(lanes, "price")
@@ -139,11 +136,10 @@ class LiveRouting:
         """Make the routers anew; those in force stay until all are made."""
         settings = self._configured
         if settings is None:
-            settings = await self._by_itself()
-            if settings is None:
-                self._router, self._trial, self._shadow = Plain(), None, None
-                self.settings = None
-                return
+            settings = await settings_by_itself(self._pool, self._lanes, self._library)
+        if settings is None:
+            self.settings, self._arms = None, PLAIN
+            return
         costs = LaneCosts(self._lanes, settings.mess_plus.cost)
         kit = Kit(
             pool=self._pool,
@@ -154,39 +150,13 @@ class LiveRouting:
             rng=self._rng,
             learners=self._learners,
         )
-        router = await self._make(settings, kit)
-        trial = await self._make(settings.trial, kit)
-        shadow = await self._make(settings.shadow, replace(kit, debts=Debts()))
-        assert router is not None  # noqa: S101 — the first one is always chosen
-        if settings.sticky:
-            router = Sticky(router, self._places)
-            trial = trial and Sticky(trial, self._places)
+        self._arms = await make_arms(kit, self._library, self._places)
         self._recorder.flush()
         self._recorder = Recorder(settings.record)
         self._drift = DriftWatch(self._pool, settings.drift)
         self._costs = costs
-        self._router, self._trial, self._shadow = router, trial, shadow
         self.settings = settings
         self._stamps = self._library.stamps()
-
-    async def _by_itself(self) -> Routing | None:
-        """Without a ``routing`` section: defaults, if the shipped artefact knows the models."""
-        if len(self._lanes) < 2:
-            return None
-        try:
-            predictor = (await self._library.get(None)).predictor
-        except ArtifactError as error:
-            log.error("routing without the shipped artefact", pool=self._pool, error=str(error))
-            return None
-        models = models_of(predictor, views_of(self._lanes))
-        return Routing() if tells_apart(models, self._lanes) else None
-
-    async def _make(self, choice: RouterChoice | None, kit: Kit) -> Router | None:
-        if choice is None:
-            return None
-        if choice.router in UNTRAINED:
-            return build_untrained(choice.router, kit)
-        return build_router(await self._library.get(choice.artifact), kit)
 
     # A request
 
@@ -194,8 +164,8 @@ class LiveRouting:
         """Decide on ``request``; the shadow is asked afterwards."""
         began = time.perf_counter()
         settings = self.settings
-        trial = settings is not None and self._is_trial(request)
-        router = self._trial if trial and self._trial is not None else self._router
+        trial = self._arms.trial if settings is not None and self._tries(request) else None
+        router = trial or self._arms.router
         try:
             decision = router.route(request, lanes)
         except Exception:
@@ -203,14 +173,14 @@ class LiveRouting:
             log.exception("the router failed; routing by price", pool=self._pool)
             decision = _BY_PRICE.route(request, lanes)
         self._metrics.decided(self._pool, decision, time.perf_counter() - began)
-        routed = Routed(request, decision, self._ended if settings else None, trial)
-        if self._shadow is not None:
-            asyncio.get_running_loop().call_soon(self._compare, self._shadow, routed, lanes)
+        routed = Routed(request, decision, self._ended if settings else None, trial is not None)
+        if self._arms.shadow is not None:
+            asyncio.get_running_loop().call_soon(self._compare, self._arms.shadow, routed, lanes)
         return routed
 
-    def _is_trial(self, request: RouteRequest) -> bool:
+    def _tries(self, request: RouteRequest) -> bool:
         trial = self.settings.trial if self.settings is not None else None
-        if trial is None or self._trial is None:
+        if trial is None:
             return False
         identity = request.interaction or f"{request.tenant}:{request.id}"
         return zlib.crc32(b"trial:" + identity.encode()) < trial.share * 2**32
@@ -335,7 +305,7 @@ class LiveRouting:
             # What keeps in step with the others must outlive a failing artefact.
             log.exception("routing not changed", pool=self._pool)
         else:
-            log.info("routing changed", pool=self._pool, router=self._router.name)
+            log.info("routing changed", pool=self._pool, router=self._arms.router.name)
 
     async def _step(self) -> None:
         self._recorder.flush()

@@ -20,7 +20,7 @@ SHARED = "*"
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 _MOMENTUM, _DECAY = 0.9, 1e-3
-_BIAS_RATE, _LANE_RATE, _SHARED_RATE = 0.05, 0.01, 0.1
+_BIAS_RATE, _LANE_RATE, _SHARED_RATE = 0.02, 0.01, 0.1
 """Lanes differ by little more than their bias: what is difficult for one mostly is for all."""
 
 _BEST_PRIOR, _PRIOR_STEP = 0.8, 0.4

@@ -418,20 +418,19 @@ async def test_artefact_and_section_change_without_a_restart(store: str, tmp_pat
     file.write_text("v1")
     async with site(store, {"artifact": str(file)}) as it:
         routing = it.runtime.pools["main"].routing
-        assert routing._router._router._predictor.version == "v1"  # type: ignore[attr-defined]
+        router: Any = routing._arms.router
+        assert router._router._predictor.version == "v1"
         new = tmp_path / "new"
         new.write_text("v2")
         new.replace(file)
-        router: Any = None
 
         def version() -> str:
-            nonlocal router
-            router = routing._router
+            router: Any = routing._arms.router
             return str(router._router._predictor.version)
 
         await eventually(lambda: version() == "v2")
         await it.reload({"router": "price-order"})
-        await eventually(lambda: routing._router.name == "price-order")
+        await eventually(lambda: routing._arms.router.name == "price-order")
         assert await it.lane("x 0.9") == "small"
 
 
