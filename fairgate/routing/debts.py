@@ -20,7 +20,13 @@ CAUTION = 0.6
 """Standard errors by which the level is raised for what nobody judges: a share of the requests
 tells that of all only so far."""
 
+_MARGIN = 0.001
 _MOST = 10_000
+
+
+def raised(agreed: float) -> float:
+    """The level that is aimed at: a little more, since what is owed at the end was missed."""
+    return min(agreed + _MARGIN, (1 + agreed) / 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +41,7 @@ class Debt:
 
     def judge(self, score: float, agreed: float) -> Debt:
         """``Q = max(0, Q + agreed - score)``, ``agreed`` raised by what the unjudged leave open."""
+        agreed = raised(agreed)
         judged = self.judged + 1
         unseen = 1 - judged / max(self.requests, judged)
         margin = CAUTION * math.sqrt(agreed * (1 - agreed) * unseen / (judged + 20))
