@@ -85,10 +85,6 @@ class Debts:
         for tenant, count in news.items():
             self._news[tenant] = self._news.get(tenant, 0) + count
 
-    def items(self) -> list[tuple[str, Debt]]:
-        """All that are known."""
-        return list(self._known.items())
-
     def _keep(self, tenant: str, debt: Debt) -> None:
         self._known[tenant] = debt
         self._known.move_to_end(tenant)

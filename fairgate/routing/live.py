@@ -230,8 +230,11 @@ class LiveRouting:
 
     def _done(self, work: asyncio.Future[Any]) -> None:
         self._background.discard(work)
-        if not work.cancelled() and (error := work.exception()) is not None:
+        error = None if work.cancelled() else work.exception()
+        if isinstance(error, StoreError):
             log.debug("feedback lost", pool=self._pool, error=str(error))
+        elif error is not None:
+            log.error("feedback lost", pool=self._pool, exc_info=error)
 
     # Feedback
 

@@ -12,9 +12,11 @@ import redis
 from support.routing import words
 
 from fairgate.admission.link import Link
-from fairgate.routing.debts import FIRST_DEBT, Debt, Debts
+from fairgate.routing.debts import CAUTION, FIRST_DEBT, Debt, Debts, raised
 from fairgate.routing.satisfaction import SIZE, Satisfaction
-from fairgate.routing.store import Judged, News, RoutingStore
+from fairgate.routing.store import Judged, News, RoutingStore, _script
+from tests.bench.mess_plus.run import run
+from tests.bench.mess_plus.stream import made_up
 
 POOL = "routes"
 
@@ -163,3 +165,24 @@ def test_features_have_one_length_and_norm() -> None:
         assert x.shape == (SIZE,)
         assert x[0] == 1
         assert np.linalg.norm(x[1:]) == pytest.approx(1.0 if prompt else 0.0)
+
+
+def test_levels_are_kept_with_the_debts_that_the_scripts_keep(valkey: redis.Redis) -> None:
+    """The unit tests' stream, each feedback through the shipped scripts."""
+    note, feedback = (valkey.register_script(_script(n).text) for n in ("note", "feedback"))
+
+    def judge(debts: Debts, tenant: str, score: float, agreed: float) -> None:
+        keys = [f"fg:{{{POOL}}}:{kind}:{tenant}" for kind in ("notes", "noted", "debt")]
+        valkey.hset(keys[2], "requests", debts.of(tenant).requests)
+        debts.news()
+        note(keys[:2], ["id", "note", 60_000, 100])
+        reply = feedback(keys, ["id", score, raised(agreed), 60_000, FIRST_DEBT, CAUTION, 60_000])
+        debts.take_in({tenant: Debt(float(reply[1]), int(reply[2]), int(reply[3]))})
+
+    stream, levels = made_up(3000, seed=1), {"usual": 0.6, "strict": 0.7}
+    by_script = run(stream, levels, feedback=0.5, seed=2, judge=judge)
+    by_formula = run(stream, levels, feedback=0.5, seed=2)
+    for tenant, result in by_script.items():
+        assert result.last() >= -0.01
+        assert result.cost <= 0.6
+        assert result.good == by_formula[tenant].good
