@@ -31,7 +31,7 @@ from support.gateway import (
     metrics,
     tenant,
 )
-from support.routing import ByNumber, words
+from support.live_routing import ByNumber, words
 
 from fairgate import FairGate, Gateway, Runtime
 from fairgate.config import Config

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import numpy as np
 import pytest
 import redis
-from support.routing import words
+from support.live_routing import words
 
 from fairgate.admission.link import Link
 from fairgate.routing.debts import CAUTION, FIRST_DEBT, Debt, Debts, raised

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from msgspec.json import encode
-from support.routing import CHAT
+from support.live_routing import CHAT
 
 from fairgate import codec
 from fairgate.labelling.exact import Check, matches, passes

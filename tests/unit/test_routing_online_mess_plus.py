@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from support.routing import lanes, request, view, words
+from support.live_routing import lanes, request, view, words
 
 from fairgate.config import Lane
 from fairgate.configrouting import Drift

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.routing import ByNumber, lanes, request, view
+from support.live_routing import ByNumber, lanes, request, view
 
 from fairgate import codec
 from fairgate.errors import BadRequest
