@@ -342,9 +342,12 @@ async def test_mess_plus_learns_from_feedback_that_arrives_at_another_replica(st
         await eventually(lambda: learner.labels("large") + learner.labels("small") == 60)
         seen = learner.predict(words("again 0.5"))
         assert seen["large"] - seen["small"] > 0.15  # 0.09 before anything was learned
-        # Large is good enough always: a share of 0.7 of it is what was agreed, and no more.
-        assert 0.55 <= [await served() for _ in range(60)].count("large") / 60 <= 0.9
-        assert there.runtime.pools["main"].routing._debts.of("acme").judged == 120
+
+        async def small() -> bool:
+            return await served() == "small"
+
+        # Large satisfies always, which is more than was agreed: the debt goes down, here as well.
+        await eventually(small)
 
 
 async def test_checks_give_feedback_by_themselves(store: str) -> None:
