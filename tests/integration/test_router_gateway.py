@@ -336,12 +336,16 @@ async def test_mess_plus_learns_from_feedback_that_arrives_at_another_replica(st
             assert (await there.judge(told))[0] == 200
             return lane
 
-        for _ in range(60):
+        def seen() -> dict[str, float]:
+            learner = here.runtime.pools["main"].routing._learners["ngrams"]
+            return learner.predict(words("again 0.5"))
+
+        async def learned() -> bool:
             await served()
-        learner = here.runtime.pools["main"].routing._learners["ngrams"]
-        await eventually(lambda: learner.labels("large") + learner.labels("small") == 60)
-        seen = learner.predict(words("again 0.5"))
-        assert seen["large"] - seen["small"] > 0.15  # 0.09 before anything was learned
+            return seen()["large"] - seen()["small"] > 0.2
+
+        assert seen()["large"] - seen()["small"] < 0.1
+        await eventually(learned)
 
         async def small() -> bool:
             return await served() == "small"
