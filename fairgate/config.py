@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, UnsetType, field
 
-from fairgate.configbase import Base, Count, Name, NonNegative, Positive, Sha256
+from fairgate.configbase import Base, Count, Name, NonNegative, Positive, Sha256, Share
+from fairgate.configrouting import OpenShare, Routing
 from fairgate.configsampling import BestOf, Cascade
 
 
@@ -57,6 +58,12 @@ class Tenant(Base, frozen=True):
     user_limits: Limits = Limits()
     """Limits of each user of the tenant."""
     user_weights: dict[str, Positive] = field(default_factory=dict)
+    quality: Share | None = None
+    """The quality knob of its requests with ``model: auto`` that name none: 0 is the cheapest lane,
+    1 the best one; ``None``: that of the pool."""
+    satisfaction: OpenShare | None = None
+    """Share of its requests with ``model: auto`` that must be answered satisfactorily, as its
+    feedback tells; the router ``mess-plus`` keeps it. ``None``: that of the pool."""
 
 
 class App(Base, frozen=True):
@@ -212,6 +219,8 @@ class Lane(Base, frozen=True):
     """Further model names that clients may use for this lane."""
     price: Positive = 1.0
     """Multiplies the cost of a token in the ledger."""
+    energy: Positive | None = None
+    """Joules that a token costs; only the router ``mess-plus`` with ``cost: energy`` reads it."""
     headroom: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     """Share of the lane's sequences kept for tenants who run less than their fair share of it, so
     that they need not wait for a running request to end. Costs throughput while nobody takes it."""
@@ -230,6 +239,9 @@ class Pool(Base, frozen=True):
     best_of: BestOf | None = None
     """``None``: every request gets the one answer that it asks for."""
     cascade: Cascade | None = None
+    routing: Routing | None = None
+    """``None``: ``hybrid`` where the shipped artefact knows the model of every lane, else the lane
+    with most free capacity."""
 
 
 Api = Literal["chat", "completions", "embeddings", "responses"]

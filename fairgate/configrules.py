@@ -26,7 +26,8 @@ from fairgate.configshape import did_you_mean, join
 from fairgate.policy import resolve_policy
 
 AUTO_MODEL = "auto"
-"""The ``model`` by which a client leaves the choice of the lane to fairgate."""
+"""The ``model`` by which a client leaves the choice of the lane to fairgate; ``auto:0.8`` names
+the quality that it wants as well."""
 
 _WEEK_S = 7 * 86_400
 _ZERO_IS_OFF = frozenset({"patience_s"})
@@ -35,6 +36,11 @@ _FACTORS = frozenset(
     {"weight", "user_weights", "price", "input_weight", "system_weight", "output_weight"}
 )
 _SMALLEST_FACTOR, _LARGEST_FACTOR = 1e-6, 1e6
+
+
+def is_auto(model: str | None) -> bool:
+    """Whether ``model`` leaves the choice of the lane to fairgate."""
+    return not model or model == AUTO_MODEL or model.startswith(f"{AUTO_MODEL}:")
 
 
 def problems(config: Config) -> list[str]:
@@ -60,6 +66,7 @@ def _pools(config: Config) -> Iterator[str]:
             yield f"{path}.lanes: expected at least one lane, got none"
         yield from _policy(pool, path)
         yield from _sampling(config, pool, path)
+        yield from _routing(pool, path)
         for lane_name, lane in pool.lanes.items():
             yield from _engines(lane, f"{path}.lanes.{lane_name}.engines")
 
@@ -109,6 +116,22 @@ def _known_lanes(pool: Pool, named: Mapping[str, str]) -> Iterator[str]:
 def _scorer(scorer: Scorer, path: str) -> Iterator[str]:
     if isinstance(scorer, HttpScorer):
         yield from _http_url(scorer.url, f"{path}.url")
+
+
+def _routing(pool: Pool, path: str) -> Iterator[str]:
+    routing = pool.routing
+    if routing is None:
+        return
+    if routing.judge is not None:
+        yield from _http_url(routing.judge.url, f"{path}.routing.judge.url")
+    if routing.mess_plus.cost != "energy":
+        return
+    for name, lane in pool.lanes.items():
+        if lane.energy is None:
+            yield (
+                f"{path}.lanes.{name}.energy: expected joules per token, got none: "
+                f"{path}.routing.mess_plus.cost is 'energy'"
+            )
 
 
 def _engines(lane: Lane, path: str) -> Iterator[str]:
@@ -162,8 +185,8 @@ def _model_names(config: Config) -> Iterator[str]:
                 owner = owners.setdefault(name, path)
                 if not name.strip():
                     yield f"{path}: expected a model name, got an empty one"
-                elif name == AUTO_MODEL:
-                    yield f"{path}: '{AUTO_MODEL}' is not free: it means any lane"
+                elif is_auto(name):
+                    yield f"{path}: '{name}' is not free: it means any lane"
                 elif owner != path:
                     yield f"{path}: the model name '{name}' is already that of {owner}"
 

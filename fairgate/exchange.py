@@ -7,7 +7,7 @@ watch the answer go out, settle.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -23,6 +23,7 @@ from fairgate.inbox import ClientGone, Inbox
 from fairgate.metering import Cost, Measured, Meter, Observed, TokenMeter, unit_meter
 from fairgate.pool import Pool
 from fairgate.refusing import Refuser
+from fairgate.routing.routed import Routed, named, route_request
 from fairgate.runtime import Runtime
 from fairgate.sampling import Plan, read_wishes
 from fairgate.telemetry import log_request
@@ -151,20 +152,32 @@ class Exchange:
         principal = complete(
             principal, call.safety_identifier or call.user, call.previous_response_id
         )
-        pool, lanes = runtime.lane(route.lane) if route.lane else runtime.find(call)
-        self.lane = lanes[0]
-        self.plan = self._plan(pool, lanes, call, body)
+        request = route_request(self.request_id, call, principal)
+        if route.lane:
+            pool, (lane,) = runtime.lane(route.lane)
+            routed = named(request, lane)
+        else:
+            pool, routed = runtime.find(request, self.scope["headers"])
+        self.lane = routed.decision.lanes[0]
+        self.plan = self._plan(pool, routed, body)
         if self.plan is not None:
             call = self.plan.draft(self.lane).call
         estimate = pool.estimate(call, principal, self.lane, config)
-        return TokenMeter(pool, lanes, call, estimate), principal
+        return TokenMeter(pool, routed, call, estimate), principal
 
-    def _plan(self, pool: Pool, lanes: Sequence[str], call: codec.Call, body: bytes) -> Plan | None:
+    def _plan(self, pool: Pool, routed: Routed, body: bytes) -> Plan | None:
+        """How several answers are to be written, if they are."""
         if not pool.planner.active:
             return None
-        wishes = read_wishes(self.scope["headers"], pool.planner.best_of)
-        free_choice = not self.route.lane and not pool.serves(call.model)
-        return pool.planner.plan(body, call, wishes, lanes, free_choice=free_choice)
+        call, decision = routed.request.call, routed.decision
+        return pool.planner.plan(
+            body,
+            call,
+            read_wishes(self.scope["headers"], pool.planner.best_of),
+            decision.lanes,
+            routed={a.lane: a.samples for a in decision.actions if a.samples > 1},
+            free_choice=bool(decision.router),
+        )
 
     async def _send(self, message: Message) -> None:
         """What the app sends, on its way to the client."""
@@ -231,6 +244,7 @@ class Exchange:
         added = headers.route_headers(
             self.request_id, lane=grant.lane, engine=grant.engine, queue_s=ticket.queue_s
         )
+        added += ticket.meter.headers
         if not grant.leased:
             added.append(headers.DEGRADED_OPEN)
         return added + (headers.limit_headers(grant.limits) if grant.limits else [])
@@ -291,6 +305,7 @@ class Exchange:
             ended=self.ended,
             usage=self.scanner.usage,
             reported=ticket.reported,
+            score=ticket.score,
             measured=Measured(
                 scope=self.scope,
                 request_bytes=len(ticket.body),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from dataclasses import replace
 from typing import Protocol
 
 import structlog
@@ -18,8 +19,11 @@ from fairgate.accounting import Estimate
 from fairgate.admission.model import Ask, Served
 from fairgate.codec import Call
 from fairgate.config import RouteCost
+from fairgate.headers import Header
 from fairgate.identity import Principal
 from fairgate.pool import Pool
+from fairgate.routing.base import Action
+from fairgate.routing.routed import Outcome, Routed
 from fairgate.usage import Usage, UsageScanner, scanner_for
 
 _MOST_UNITS = 2**40
@@ -62,6 +66,8 @@ class Observed(Struct, frozen=True):
     reported: Usage | None
     """Told by the handler, which knows better."""
     measured: Measured
+    score: float | None = None
+    """How good the answer was, 0 to 1, where the handler told."""
 
 
 class Meter(Protocol):
@@ -79,6 +85,14 @@ class Meter(Protocol):
     def withheld(self) -> bytes:
         """Name of a header of the answer that is not for the client; may be empty."""
 
+    @property
+    def routed(self) -> Routed | None:
+        """How the lane was chosen, of an LLM call."""
+
+    @property
+    def headers(self) -> Sequence[Header]:
+        """Of the answer: how its lane was chosen."""
+
     def ask(self, number: str, principal: Principal) -> Ask:
         """The wish for capacity under the request id ``number``."""
 
@@ -94,11 +108,15 @@ class TokenMeter:
 
     withheld = b""
 
-    def __init__(self, pool: Pool, lanes: Sequence[str], call: Call, estimate: Estimate) -> None:
+    def __init__(self, pool: Pool, routed: Routed, call: Call, estimate: Estimate) -> None:
         self.pool = pool
+        self.routed = routed
         self.call = call
         self.estimate = estimate
-        self._lanes = lanes
+
+    @property
+    def headers(self) -> Sequence[Header]:
+        return self.routed.headers()
 
     def of(self, call: Call) -> TokenMeter:
         """The same for ``call``, which the engine is asked instead; the estimate stays."""
@@ -106,8 +124,19 @@ class TokenMeter:
         meter.call = call
         return meter
 
+    def elsewhere(self, lane: str, call: Call, estimate: Estimate) -> TokenMeter:
+        """The same request at ``lane`` alone."""
+        decision = replace(self.routed.decision, actions=(Action(lane),))
+        return TokenMeter(self.pool, replace(self.routed, decision=decision), call, estimate)
+
+    def unheard(self) -> TokenMeter:
+        """The same, but routers learn nothing of its outcome."""
+        meter = copy(self)
+        meter.routed = replace(self.routed, on_end=None)
+        return meter
+
     def ask(self, number: str, principal: Principal) -> Ask:
-        return self.pool.ask(number, principal, self._lanes, self.estimate)
+        return self.pool.ask(number, principal, self.routed.decision.lanes, self.estimate)
 
     def scanner(self, content_type: bytes, *, hide_usage: bool) -> UsageScanner:
         return scanner_for(self.call.route, content_type, hide_usage=hide_usage)
@@ -119,13 +148,20 @@ class TokenMeter:
             usage = pool.spent(self.estimate, observed.lane, engine_s)
         elif observed.ended:
             pool.note_pace(observed.lane, usage.completion_tokens // call.choices, engine_s)
-        return pool.served(call, self.estimate, usage, learn=observed.ended)
+        served = pool.served(call, self.estimate, usage, learn=observed.ended)
+        prompt, output = served.prompt_tokens, served.tokens - served.prompt_tokens
+        self.routed.end(
+            Outcome(observed.lane, engine_s, prompt, output, observed.ended, observed.score)
+        )
+        return served
 
 
 class UnitMeter:
     """Meters a request without tokens by what the route, or the app's own function, says."""
 
     call = None
+    routed = None
+    headers: Sequence[Header] = ()
 
     def __init__(
         self, pool: Pool, lanes: Sequence[str], cost: Cost, known: Measured, withheld: bytes

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msgspec.structs import replace
+from prometheus_client import CollectorRegistry
 
 from fairgate.accounting import Estimate, Estimator, TokenEstimator, cost
 from fairgate.admission.grants import GrantListener
@@ -17,15 +18,18 @@ from fairgate.admission.model import Ask, Grant, LaneStatistics, Served
 from fairgate.admission.queue import Admission
 from fairgate.codec import Call
 from fairgate.config import Config, Lane
-from fairgate.configrules import AUTO_MODEL
 from fairgate.engines.base import Engine
 from fairgate.engines.monitor import EngineMonitor
 from fairgate.errors import StoreError
 from fairgate.failopen import OpenDoor
 from fairgate.identity import Principal
 from fairgate.policy import resolve_policy
-from fairgate.routing.base import LaneView, Router
-from fairgate.routing.most_free import MostFree
+from fairgate.routing.base import RouteRequest
+from fairgate.routing.build import view_of
+from fairgate.routing.live import LiveRouting
+from fairgate.routing.metrics import RoutingMetrics
+from fairgate.routing.routed import Routed, named
+from fairgate.routing.store import RoutingStore
 from fairgate.sampling import Planner
 from fairgate.usage import Usage
 
@@ -44,12 +48,11 @@ class Pool:
         link: Link,
         store_url: str,
         gateway: str,
-        router: Router | None = None,
+        metrics: RoutingMetrics | None = None,
     ) -> None:
         self.name = name
         self.lanes: Mapping[str, Lane] = config.pools[name].lanes
         self.policy = resolve_policy(config.pools[name].policy)
-        self.router = router or MostFree()
         self.planner = Planner(config.pools[name].best_of, config.pools[name].cascade)
         self._names = _names_of(self.lanes)
         self._estimators = {
@@ -73,36 +76,55 @@ class Pool:
             on_failure=config.store.on_failure,
         )
         self._door = OpenDoor(self.monitor) if config.store.on_failure == "open" else None
+        self.routing = LiveRouting(
+            name,
+            self.lanes,
+            config.pools[name].routing,
+            store=RoutingStore(link, name),
+            metrics=metrics or RoutingMetrics(CollectorRegistry()),
+            heartbeat_s=config.store.heartbeat_s,
+            idle_s=self.policy.interactions.idle_s,
+        )
         self._listener = GrantListener(store_url, ledger.channel, self.admission.take)
 
     async def start(self) -> None:
-        """Look at the engines, join the pool, listen for grants. Raises ``StoreError``."""
+        """Look at the engines, join the pool, listen for grants, read the router's artefacts.
+
+        Raises ``StoreError`` and ``ArtifactError``.
+        """
+        await self.routing.start()
         self._listener.start()
         await self.monitor.start()
         await self.admission.start()
 
     async def stop(self) -> None:
         """Leave the pool; what is held is given up."""
+        await self.routing.stop()
         await self.monitor.stop()
         await self.admission.stop()
         await self._listener.stop()
 
     def apply(self, config: Config) -> None:
-        """Take up the policy of a reloaded configuration."""
+        """Take up the policy and the routing of a reloaded configuration."""
         self.policy = resolve_policy(config.pools[self.name].policy)
         self.admission.apply_policy(self.policy)
+        self.routing.apply(config.pools[self.name].routing)
 
     def serves(self, model: str | None) -> bool:
         """Whether ``model`` names one of its lanes."""
         return model in self._names
 
     def lanes_for(self, model: str | None, call: Call) -> tuple[str, ...]:
-        """Lanes that may serve ``call``, the preferred first; the router chooses for ``auto``."""
-        lane = self._names.get(model or AUTO_MODEL)
+        """Lanes that may serve ``call``, the preferred first; see :meth:`route`."""
+        return self.route(model, RouteRequest(call)).decision.lanes
+
+    def route(self, model: str | None, request: RouteRequest) -> Routed:
+        """Where ``request`` goes: to the lane that ``model`` names, else the router chooses."""
+        lane = self._names.get(model) if model else None
         if lane is not None:
-            return (lane,)
-        views = [LaneView(n, spec.price, self.statistics(n)) for n, spec in self.lanes.items()]
-        return tuple(view.name for view in self.router.route(call, views))
+            return named(request, lane)
+        views = [view_of(name, spec, self.statistics(name)) for name, spec in self.lanes.items()]
+        return self.routing.route(request, views)
 
     def statistics(self, lane: str) -> LaneStatistics:
         """The lane at the last heartbeat."""

@@ -144,8 +144,12 @@ def _changed_lanes(old: Pool, new: Pool, path: str) -> list[str]:
 def _live_part(old: Config, new: Config) -> Config:
     """``new``, with the parts that need a restart as they are in ``old``."""
     pools = {
-        name: replace(pool, policy=new.pools[name].policy) if name in new.pools else pool
+        name: _live_pool(pool, new.pools[name]) if name in new.pools else pool
         for name, pool in old.pools.items()
     }
     fixed = {name: getattr(old, name) for name in _FIXED_SECTIONS}
     return replace(new, pools=pools, **fixed)
+
+
+def _live_pool(old: Pool, new: Pool) -> Pool:
+    return replace(old, policy=new.policy, routing=new.routing)

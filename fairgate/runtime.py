@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import itertools
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from fairgate.admission.embedded import EmbeddedStore
 from fairgate.admission.link import Link
-from fairgate.codec import Call
 from fairgate.config import AppEngine as AppEngineSettings
 from fairgate.config import Config
-from fairgate.configrules import AUTO_MODEL
+from fairgate.configrules import is_auto
 from fairgate.engines.app import AppEngine
 from fairgate.engines.base import Engine
 from fairgate.engines.build import AppEngineFactory, build_engine
 from fairgate.engines.http_client import HttpClient
 from fairgate.errors import NotFound
 from fairgate.identity import Identity
+from fairgate.judging import Judging
 from fairgate.metrics import Metrics
 from fairgate.pool import Pool
+from fairgate.routing.base import RouteRequest
+from fairgate.routing.knob import asked_quality
+from fairgate.routing.metrics import RoutingMetrics
+from fairgate.routing.routed import Routed
 
 EMBEDDED = "embedded"
+
+Headers = Iterable[tuple[bytes, bytes]]
 
 
 class Runtime:
@@ -33,10 +40,12 @@ class Runtime:
         self.config = config
         self.identity = Identity(config)
         self.metrics = Metrics()
+        self.routing_metrics = RoutingMetrics(self.metrics.registry)
         self.gateway = gateway or f"gw-{secrets.token_hex(4)}"
         self.draining = False
         self.pools: dict[str, Pool] = {}
         self.http: HttpClient
+        self.judging: Judging
         self.engines: list[Engine] = []
         self._numbers = itertools.count()
         self._any_model = _is_one_app(config)
@@ -54,7 +63,8 @@ class Runtime:
 
         Spawned engines are not waited for: a lane opens when its first engine answers.
         ``app_engine`` makes the engines of ``type: app``; without it their capacity is what
-        ``config`` says. Raises ``StoreError`` when the store is away. Cancelled: all that was
+        ``config`` says. Raises ``StoreError`` when the store is away, ``ArtifactError`` for a
+        router's artefact that cannot be read. Cancelled: all that was
         started is ended before the cancellation goes on.
         """
         runtime = cls(config)
@@ -64,13 +74,16 @@ class Runtime:
             stack.push_async_callback(link.close)
             client = HttpClient(connect_s=config.timeouts.connect_s)
             runtime.http = await stack.enter_async_context(client)
+            runtime.judging = Judging(runtime.http.session)
+            stack.push_async_callback(runtime.judging.stop)
             for name in config.pools:
                 engines = runtime.build_engines(
                     name, log_dir or Path.cwd(), app_engine or AppEngine
                 )
                 runtime.pools[name] = Pool(
-                    name, config, engines, link=link, store_url=url, gateway=runtime.gateway
-                )
+                    name, config, engines, link=link, store_url=url, gateway=runtime.gateway,
+                    metrics=runtime.routing_metrics,
+                )  # fmt: skip
             for pool in runtime.pools.values():
                 stack.push_async_callback(pool.stop)
                 await pool.start()
@@ -118,20 +131,39 @@ class Runtime:
                     return pool, (lane,)
         raise ValueError(f"no lane is named {name!r}")
 
-    def find(self, call: Call) -> tuple[Pool, tuple[str, ...]]:
-        """Pool and lanes for a request, the preferred lane first. Raises ``NotFound``.
+    def find(self, request: RouteRequest, fields: Headers) -> tuple[Pool, Routed]:
+        """Pool and lanes for ``request``, which came with the header ``fields``.
 
+        Raises ``NotFound`` for an unknown model and ``BadRequest`` for a quality that is none.
         Which models a mounted app serves is its own affair: where it is the only lane, it gets
         all of them.
         """
+        model = request.call.model
         for pool in self.pools.values():
-            if pool.serves(call.model):
-                return pool, pool.lanes_for(call.model, call)
-        if self._any_model or call.model in (None, "", AUTO_MODEL):
-            pool = next(iter(self.pools.values()))
-            return pool, pool.lanes_for(AUTO_MODEL, call)
-        shown = repr(call.model)[:80]
-        raise NotFound(f"the model {shown} does not exist", code="model_not_found", param="model")
+            if pool.serves(model):
+                return pool, pool.route(model, request)
+        if not (self._any_model or is_auto(model)):
+            shown = repr(model)[:80]
+            raise NotFound(
+                f"the model {shown} does not exist", code="model_not_found", param="model"
+            )
+        pool = next(iter(self.pools.values()))
+        return pool, pool.route(None, self._with_terms(request, pool, fields))
+
+    def _with_terms(self, request: RouteRequest, pool: Pool, fields: Headers) -> RouteRequest:
+        """``request`` with what it asks for, else its tenant, else its pool's configuration."""
+        model = request.call.model
+        quality = asked_quality(model if is_auto(model) else None, fields)
+        tenant = self.config.tenants.get(request.tenant)
+        routing = self.config.pools[pool.name].routing
+        if quality is None and tenant is not None:
+            quality = tenant.quality
+        if quality is None and routing is not None:
+            quality = routing.quality
+        satisfaction = tenant.satisfaction if tenant is not None else None
+        if satisfaction is None and routing is not None:
+            satisfaction = routing.satisfaction
+        return replace(request, quality=quality, satisfaction=satisfaction)
 
 
 def _is_one_app(config: Config) -> bool:

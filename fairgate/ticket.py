@@ -13,6 +13,7 @@ from fairgate.codec import Call, rewrite
 from fairgate.identity import Principal
 from fairgate.inbox import Inbox
 from fairgate.metering import Meter, TokenMeter
+from fairgate.routing.routed import Routed
 from fairgate.sampling import Draft, Plan
 from fairgate.usage import Usage
 
@@ -55,6 +56,7 @@ class Ticket:
         self.hides_usage = False
         """The answer's usage event was asked for by us, and is not for the client."""
         self.reported: Usage | None = None
+        self.score: float | None = None
         self._ask = meter.ask(number, principal)
         self._number = number
         self._moves = 0
@@ -65,6 +67,11 @@ class Ticket:
         if self.meter.call is None:
             raise TypeError("this request is metered by its cost; it is no LLM call")
         return self.meter.call
+
+    @property
+    def routed(self) -> Routed | None:
+        """How its lane was chosen; ``None`` on routes without tokens."""
+        return self.meter.routed
 
     def engine_body(self, *, model: str | None = None, priority: int | None = None) -> bytes:
         """The body for an engine, asking it for the usage of a stream.
@@ -145,3 +152,13 @@ class Ticket:
         tokens then costs these tokens instead of what the route says.
         """
         self.reported = replace(usage, exact=True)
+
+    def report_score(self, score: float) -> None:
+        """For handlers that can tell how good the answer is, 0 to 1: routers learn from it.
+
+        To be called before the answer ends; the last report counts, as the request's only feedback.
+        Raises ``ValueError`` for a score that is not in 0..1.
+        """
+        if not 0 <= score <= 1:
+            raise ValueError(f"score: expected 0 to 1, got {score!r}")
+        self.score = score

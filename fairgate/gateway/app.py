@@ -19,6 +19,8 @@ from fairgate import headers
 from fairgate.codec import ROUTES
 from fairgate.configrules import AUTO_MODEL
 from fairgate.errors import MethodNotAllowed, NotFound, Refusal
+from fairgate.gateway.feedback import PATH as FEEDBACK
+from fairgate.gateway.feedback import Feedback
 from fairgate.gateway.forward import Forwarder
 from fairgate.me.app import PATH as ME
 from fairgate.me.app import Me
@@ -44,6 +46,7 @@ class Gateway:
                 Route("/v1/models", self.models),
                 Route("/v1/models/{model:path}", self.model),
                 Route(ME, Me(runtime)),
+                Route(FEEDBACK, Feedback(runtime)),
                 Route("/healthz", self.healthz),
                 Route("/readyz", self.readyz),
                 Route("/metrics", self.metrics),

@@ -123,7 +123,8 @@ class BestOf:
         config = self._runtime.config
         call = plain.draft(cascade.then).call
         estimate = ticket.pool.estimate(call, ticket.principal, cascade.then, config)
-        meter = TokenMeter(ticket.pool, (cascade.then,), call, estimate)
+        assert isinstance(ticket.meter, TokenMeter)  # noqa: S101 — only LLM calls have plans
+        meter = ticket.meter.elsewhere(cascade.then, call, estimate)
         try:
             await ticket.escalate(meter, served, wait_s=cascade.wait_s)
             answer, body = await self._ask(scope, ticket)
@@ -185,7 +186,8 @@ def _served(scope: Scope, ticket: Ticket, body: bytes) -> Served:
     scanner = JsonScanner()
     scanner.feed(body)
     scanner.finish()
-    return ticket.meter.served(
+    assert isinstance(ticket.meter, TokenMeter)  # noqa: S101 — only LLM calls have plans
+    return ticket.meter.unheard().served(
         Observed(
             lane=ticket.grant.lane,
             ended=True,

@@ -59,12 +59,15 @@ class Forwarder:
                 await _stream(answer, first, send)
         # Outside the block: the server reports a disconnect as soon as the answer is complete.
         if not stream:
+            self._runtime.judging.look(ticket, first)
             await send(_start(answer))
         await send({"type": "http.response.body", "body": b"" if stream else first})
 
     async def _serve_planned(self, scope: Scope, ticket: Ticket, plan: Plan, send: Send) -> None:
         with ticket.inbox:
             reply = await self._best_of.serve(scope, ticket, plan)
+        if not plan.asked.stream:
+            self._runtime.judging.look(ticket, reply.body)
         await send(_start(reply))
         await send({"type": "http.response.body", "body": reply.body})
 

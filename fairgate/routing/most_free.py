@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fairgate.codec import Call
-from fairgate.routing.base import LaneView
+from fairgate.routing.base import Action, Decision, LaneView, RouteRequest
 
 
 class MostFree:
     """Orders lanes by the free share of their sequences; the cheaper one where that is equal."""
 
-    def route(self, call: Call, lanes: Sequence[LaneView]) -> Sequence[LaneView]:
+    name = "most-free"
+
+    def route(self, request: RouteRequest, lanes: Sequence[LaneView]) -> Decision:
         """See :class:`fairgate.routing.base.Router`."""
-        return sorted(lanes, key=lambda lane: (-_free_share(lane), lane.price))
+        ordered = sorted(lanes, key=lambda lane: (-_free_share(lane), lane.price))
+        return Decision(
+            actions=tuple(Action(lane.name) for lane in ordered),
+            router=self.name,
+            reason="most-free",
+        )
 
 
 def _free_share(lane: LaneView) -> float:

@@ -1,0 +1,1 @@
+"""What MESS+ promises, on recorded outcomes: ``python -m tests.bench.mess_plus DATA``."""

@@ -1,0 +1,89 @@
+"""``python -m tests.bench.mess_plus DATA``: what MESS+ satisfies, costs and misses, over seeds."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fairgate.configrouting import MessPlus as Settings
+from tests.bench.mess_plus.run import Result, run
+from tests.bench.mess_plus.stream import Stream, recorded
+
+AGREED = 0.55
+_AT = (100, 200, 500, 1000, 2000, 5000)
+_HEAD = f"{'case':<34} {'worst t>=1500':>22} {'at the end':>22} {'cost':>22} {'lasts 500':>9}"
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.mess_plus", description=__doc__)
+    parser.add_argument("data", type=Path, help="nine-model records, JSON lines")
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--thrift", type=float, default=Settings().thrift, help="V")
+    parser.add_argument("--exploration", type=float, default=Settings().exploration, help="c")
+    options = parser.parse_args()
+    stream = recorded(options.data)
+    settings = Settings(thrift=options.thrift, exploration=options.exploration)
+    seeds = range(options.seeds)
+    shares = ", ".join(
+        f"{m} {g:.3f}" for m, g in zip(stream.lanes, stream.good.mean(0), strict=True)
+    )
+    print(f"{len(stream)} requests, {options.seeds} orders; satisfied by one lane alone: {shares}")
+    print(f"agreed {AGREED}, prices {stream.prices}, V {settings.thrift}, c {settings.exploration}")
+    print("\nless what was agreed: mean over orders [least, largest]; cost of the dearest lane's\n")
+    print(_HEAD)
+    one = {"acme": AGREED}
+    table = {
+        "all judged": lambda s: run(stream.shuffled(s), one, seed=s, settings=settings),
+        "one in five judged": lambda s: run(
+            stream.shuffled(s), one, feedback=0.2, seed=s, settings=settings
+        ),
+        "middle lane breaks at half": lambda s: run(
+            stream.breaking(1, s), one, seed=s, settings=settings
+        ),
+        "task after task": lambda s: run(stream.by_task(s), one, seed=s, settings=settings),
+    }
+    ran = {}
+    for name, work in table.items():
+        ran[name] = [work(s)["acme"] for s in seeds]
+        _row(name, ran[name])
+    _tenants(stream, settings, seeds)
+    _violation(ran["all judged"], settings)
+
+
+def _tenants(stream: Stream, settings: Settings, seeds: Sequence[int]) -> None:
+    levels = {"modest": 0.45, "usual": 0.55, "strict": 0.6}
+    together = [run(stream.shuffled(s), levels, seed=s, settings=settings) for s in seeds]
+    for tenant, agreed in levels.items():
+        _row(f"together: {tenant} {agreed}", [r[tenant] for r in together], after=500)
+
+
+def _row(name: str, results: Sequence[Result], after: int = 1500) -> None:
+    def spread(measure: Callable[[Result], float]) -> str:
+        found = [measure(r) for r in results]
+        return f"{np.mean(found):7.3f} [{min(found):6.3f},{max(found):6.3f}]"
+
+    worst = spread(lambda r: r.worst(after))
+    late = float(np.mean([r.last(500) for r in results]))
+    print(
+        f"{name:<34} {worst:>22} {spread(Result.last):>22} "
+        f"{spread(lambda r: r.cost):>22} {late:9.3f}"
+    )
+
+
+def _violation(results: Sequence[Result], settings: Settings) -> None:
+    print("\nmissed, max(0, agreed - running), all judged, beside the theory O(V/T + 1/sqrt(T))\n")
+    print(f"{'T':>6} {'mean':>8} {'largest':>8} {'V/T+1/sqrt(T)':>14} {'largest/theory':>15}")
+    for t in _AT:
+        missed = [max(0.0, r.agreed - float(r.running[t - 1])) for r in results]
+        bound = settings.thrift / t + 1 / math.sqrt(t)
+        largest = max(missed)
+        print(f"{t:6} {np.mean(missed):8.4f} {largest:8.4f} {bound:14.4f} {largest / bound:15.3f}")
+
+
+if __name__ == "__main__":
+    main()
