@@ -30,9 +30,12 @@ class LaneView:
         return self.statistics.engines_up > 0
 
 
-@dataclass(frozen=True)
+@dataclass
 class RouteRequest:
-    """A request with ``model: auto``, as a router sees it."""
+    """A request with ``model: auto``, as a router sees it.
+
+    Not to be changed; frozen, it would take three times as long to make, for every request.
+    """
 
     call: Call
     id: str = ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from fairgate.codec import Call
 from fairgate.headers import Header
@@ -31,7 +32,7 @@ class Outcome:
 Ended = Callable[["Routed", Outcome], None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Routed:
     """A request and the decision on it. ``on_end`` is told its outcome."""
 
@@ -76,4 +77,9 @@ def route_request(request_id: str, call: Call, principal: Principal) -> RouteReq
 
 def named(request: RouteRequest, lane: str) -> Routed:
     """A request whose client named ``lane``, or its model."""
-    return Routed(request, Decision((Action(lane),)))
+    return Routed(request, _to(lane))
+
+
+@lru_cache(maxsize=1024)
+def _to(lane: str) -> Decision:
+    return Decision((Action(lane),))
