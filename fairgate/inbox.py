@@ -128,8 +128,9 @@ class Inbox:
         """
         if self._gone:
             raise ClientGone
-        self._guarded = asyncio.current_task()
-        self._soon = asyncio.get_running_loop().call_later(_SOON_S, self._listen)
+        loop = asyncio.get_running_loop()
+        self._guarded = asyncio.current_task(loop)
+        self._soon = loop.call_later(_SOON_S, self._listen)
 
     def __exit__(
         self,

@@ -118,7 +118,10 @@ class FairGate:
         return self._runtime
 
     async def _meter(self, route: Route, scope: Scope, receive: Receive, send: Send) -> None:
-        runtime = self._runtime or await self._started(scope, receive, send)
+        runtime = self._runtime
+        if runtime is None:
+            assert self._own is not None  # noqa: S101 — one or the other
+            runtime = self._own.running() or await self._started(scope, receive, send)
         if runtime is not None:
             await Exchange(self._terms, runtime, route, scope, receive, send).run()
 

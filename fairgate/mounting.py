@@ -73,14 +73,18 @@ class OwnRuntime:
         self.runtime: Runtime | None = None
         """While it runs."""
 
+    def running(self) -> Runtime | None:
+        """The one that runs on this event loop, if any."""
+        return self.runtime if self._loop is asyncio.get_running_loop() else None
+
     async def get(self) -> Runtime:
         """The running one; starts it where none runs. Those who come meanwhile share the start.
 
         Raises what the start raises (``StoreError``); the next call tries again. Cancelled: the
         start goes on for those who come after. Raises ``RuntimeError`` on a second event loop.
         """
-        if self.runtime is not None and self._loop is asyncio.get_running_loop():
-            return self.runtime
+        if (running := self.running()) is not None:
+            return running
         holder = self._hold()
         if self.runtime is not None:
             return self.runtime

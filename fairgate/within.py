@@ -19,8 +19,9 @@ class Within:
         self._late = False
 
     def __enter__(self) -> None:
-        self._task = asyncio.current_task()
-        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._ring)
+        loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task(loop)
+        self._timer = loop.call_later(self._seconds, self._ring)
 
     def _ring(self) -> None:
         self._late = True

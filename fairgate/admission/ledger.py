@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -215,6 +216,7 @@ class Ledger:
         return (self._settings_key, f"{self._prefix}request:{request_id}")
 
 
+@lru_cache(maxsize=4096)
 def _given(limits: Limits | RateLimits) -> dict[str, int] | None:
     """Those that are set; ``None`` if none is."""
     return {name: n for name in limits.__struct_fields__ if (n := getattr(limits, name))} or None
