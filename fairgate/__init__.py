@@ -6,6 +6,7 @@ The public door: what is named here stays; everything else may move.
 from fairgate.config import Config, Route, RouteCost
 from fairgate.configfile import load as load_config
 from fairgate.errors import (
+    ArtifactError,
     BadGateway,
     BadRequest,
     BodyTooLarge,
@@ -20,6 +21,7 @@ from fairgate.errors import (
     NoEngine,
     NotFound,
     QueueTimeout,
+    RecordsError,
     Refusal,
     StoreError,
     Throttled,
@@ -35,6 +37,7 @@ from fairgate.ticket import Ticket
 from fairgate.usage import Usage
 
 __all__ = [
+    "ArtifactError",
     "BadGateway",
     "BadRequest",
     "BodyTooLarge",
@@ -55,6 +58,7 @@ __all__ = [
     "NotFound",
     "Principal",
     "QueueTimeout",
+    "RecordsError",
     "Refusal",
     "Route",
     "RouteCost",

@@ -2,6 +2,8 @@
 
 FairgateError
 ├── ConfigError            the configuration file is wrong; names the path and the value
+├── RecordsError           records for the router are malformed; names the line and the field
+├── ArtifactError          a router's artefact is missing, damaged or of another version
 ├── StoreError             Redis/Valkey did not answer, or refused
 ├── EngineStartError       an engine of ours did not come up
 ├── EngineError            an engine failed while it served a request
@@ -40,6 +42,14 @@ class ConfigError(FairgateError):
         self.problems = problems
         self.source = source
         super().__init__("\n".join(f"{source}: {p}" if source else p for p in problems))
+
+
+class RecordsError(FairgateError):
+    """Records of models' outcomes are malformed; names the file, the line, the field, the value."""
+
+
+class ArtifactError(FairgateError):
+    """A router's artefact is missing, damaged or of another version; names the field and value."""
 
 
 class StoreError(FairgateError):

@@ -44,10 +44,3 @@ class Predictor(Protocol):
     def features(self, prompt: str) -> Vector:
         """The encoder's dense vector of ``prompt``, for learners that build upon it."""
 
-
-def load_predictor(path: Path | None = None) -> Predictor:
-    """Read the artefact at ``path``, or the one that is shipped.
-
-    Raises ``ArtifactError`` for a file that is missing, damaged or of another version.
-    """
-    raise NotImplementedError(path)

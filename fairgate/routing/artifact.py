@@ -1,0 +1,205 @@
+"""A trained router as a file: what it holds, how it is written, and what is refused on reading."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from fairgate.errors import ArtifactError
+from fairgate.routing import tensors
+from fairgate.routing.heads import Heads, Kernel, View
+
+Array = NDArray[np.float32]
+
+FORMAT = 1
+SHIPPED = Path(__file__).parent / "artifacts" / "default.safetensors"
+QUALITY_STEPS = 101
+"""Thresholds are kept for these many shares of large calls, from 0 to 1."""
+
+
+class Promise(msgspec.Struct, frozen=True):
+    """What a threshold was certified for, on labels that training had not seen."""
+
+    small: str
+    """The model that answers where its score reaches the threshold; else the dearest does."""
+    drop: float
+    """Loss of quality, as a share of the dearest model's, that is not exceeded…"""
+    confidence: float
+    """…with this confidence."""
+    labels: int
+    threshold: float
+    share: float
+    """Share of those labelled prompts that the small model answered."""
+
+
+class Description(msgspec.Struct, frozen=True):
+    """The part of an artefact that people read."""
+
+    format: int
+    encoder: str
+    method: str
+    models: tuple[str, ...]
+    records: int
+    promises: tuple[Promise, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """How to tell that training has seen nothing like a prompt: two measures and their usual size."""
+
+    center: Array
+    """Mean kernel features of the training prompts: a density, times a prompt's features."""
+    density: float
+    """The density that only 5 % of training prompts fall below."""
+    known: float
+    """The same of the share of n-grams that the other training prompts contain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """Everything that serving needs. ``heads`` score each model's success, then, unless the method
+    is ``gap``, whether each model but the dearest is good enough."""
+
+    description: Description
+    heads: Heads
+    calibration: tuple[Array, ...]
+    """Isotonic knots, one array for each model."""
+    thresholds: Array
+    """Shape (models - 1, QUALITY_STEPS): the score above which a share of 1 - q of prompts lies."""
+    support: Support
+
+    def version(self) -> str:
+        """Changes whenever the content does."""
+        digest = sha256(msgspec.json.encode(self.description))
+        for _, array in sorted(_arrays(self).items()):
+            digest.update(array.tobytes())
+        return f"{self.description.method}-{self.description.encoder}-{digest.hexdigest()[:12]}"
+
+
+def save(artifact: Artifact, path: Path) -> None:
+    """Write ``artifact`` as safetensors. Weights are rounded to 16 bits."""
+    description = msgspec.json.encode(artifact.description).decode()
+    tensors.write(path, _arrays(artifact), {"fairgate-router": description})
+
+
+def load(path: Path) -> Artifact:
+    """Read an artefact.
+
+    Raises ``ArtifactError`` that names the field and the value at fault.
+    """
+    arrays, metadata = tensors.read(path)
+    try:
+        return _from_arrays(_description(metadata), arrays)
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: {error}") from error
+
+
+def _description(metadata: Mapping[str, str]) -> Description:
+    text = metadata.get("fairgate-router")
+    if text is None:
+        raise ArtifactError("not an artefact of fairgate's router: no metadata 'fairgate-router'")
+    try:
+        description = msgspec.json.decode(text, type=Description)
+    except msgspec.DecodeError as error:
+        raise ArtifactError(f"fairgate-router: {error}") from error
+    if description.format != FORMAT:
+        raise ArtifactError(f"format: expected {FORMAT}, got {description.format}: train it anew")
+    if len(description.models) < 2:
+        raise ArtifactError(f"models: expected two or more, got {list(description.models)}")
+    return description
+
+
+def _arrays(artifact: Artifact) -> dict[str, NDArray[Any]]:
+    heads, support = artifact.heads, artifact.support
+    half = {"rarity": heads.rarity, "table": heads.table}
+    full = {
+        "bias": heads.bias,
+        "thresholds": artifact.thresholds,
+        "support.center": support.center,
+        "support.usual": np.array([support.density, support.known]),
+    }
+    for number, view in enumerate(heads.views):
+        full[f"view{number}.slice"] = np.array([view.begin, view.end])
+        half[f"view{number}.weights"] = view.weights
+        if view.kernel is not None:
+            full[f"view{number}.mean"] = view.kernel.mean
+            full[f"view{number}.scale"] = view.kernel.scale
+            half[f"view{number}.projection"] = view.kernel.projection
+            full[f"view{number}.phase"] = view.kernel.phase
+    for number, knots in enumerate(artifact.calibration):
+        full[f"calibration{number}"] = knots
+    return {n: a.astype(np.float16) for n, a in half.items()} | {
+        n: a.astype(np.float32) for n, a in full.items()
+    }
+
+
+class _Fields:
+    """Takes arrays out of a file by name and checks that they fit."""
+
+    def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        self._arrays = arrays
+
+    def has(self, name: str) -> bool:
+        return name in self._arrays
+
+    def take(self, name: str, *shape: int | None) -> Array:
+        """The array ``name``; ``None`` in ``shape`` allows any length."""
+        if name not in self._arrays:
+            raise ArtifactError(f"{name}: is missing")
+        array = self._arrays[name].astype(np.float32)
+        fits = len(shape) == array.ndim and all(
+            wanted in (None, size) for wanted, size in zip(shape, array.shape, strict=True)
+        )
+        if not fits:
+            raise ArtifactError(f"{name}: expected the shape {shape}, got {array.shape}")
+        if not np.isfinite(array).all():
+            raise ArtifactError(f"{name}: expected finite numbers, got {array[~np.isfinite(array)][0]}")
+        return array
+
+
+def _from_arrays(description: Description, arrays: Mapping[str, NDArray[Any]]) -> Artifact:
+    fields = _Fields(arrays)
+    models = len(description.models)
+    heads = head_count(description.method, models)
+    rarity = fields.take("rarity", None)
+    table = fields.take("table", len(rarity), heads)
+    views = []
+    while fields.has(f"view{len(views)}.slice"):
+        views.append(_view(fields, f"view{len(views)}", heads))
+    usual = fields.take("support.usual", 2)
+    return Artifact(
+        description,
+        Heads(rarity, table, tuple(views), fields.take("bias", heads)),
+        tuple(fields.take(f"calibration{n}", 2, None) for n in range(models)),
+        fields.take("thresholds", models - 1, QUALITY_STEPS),
+        Support(fields.take("support.center", None), float(usual[0]), float(usual[1])),
+    )
+
+
+def head_count(method: str, models: int) -> int:
+    """Heads of a router: see :class:`Artifact`."""
+    return models if method == "gap" else 2 * models - 1
+
+
+def _view(fields: _Fields, name: str, heads: int) -> View:
+    begin, end = (int(x) for x in fields.take(f"{name}.slice", 2))
+    if not 0 <= begin < end:
+        raise ArtifactError(f"{name}.slice: expected 0 <= begin < end, got {[begin, end]}")
+    if not fields.has(f"{name}.projection"):
+        return View(begin, end, None, fields.take(f"{name}.weights", end - begin, heads))
+    projection = fields.take(f"{name}.projection", end - begin, None)
+    size = projection.shape[1]
+    kernel = Kernel(
+        fields.take(f"{name}.mean", end - begin),
+        fields.take(f"{name}.scale", end - begin),
+        projection,
+        fields.take(f"{name}.phase", size),
+    )
+    return View(begin, end, kernel, fields.take(f"{name}.weights", size, heads))

@@ -1,0 +1,29 @@
+"""The default encoder: hashed words, pairs of words and character 4-grams, and the structure."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fairgate.routing.encoders import structure
+from fairgate.routing.encoders.base import Encoded
+from fairgate.routing.encoders.text import Text, pairs
+
+_BITS = 16
+_SHIFT = np.uint64(64 - _BITS)
+
+
+class NGrams:
+    """Needs nothing but numpy; about 150 µs for a prompt of 1,000 words."""
+
+    name = "ngrams"
+    buckets = 2**_BITS
+    width = structure.WIDTH
+
+    def encode(self, prompt: str) -> Encoded:
+        """See :class:`fairgate.routing.encoders.base.Encoder`."""
+        text = Text(prompt)
+        words = text.words()
+        hashes = np.concatenate([words, pairs(words), text.ngrams(4)])
+        seen = np.zeros(self.buckets, np.bool_)
+        seen[(hashes >> _SHIFT).astype(np.int64)] = True
+        return Encoded(np.flatnonzero(seen), structure.structure(text, words))

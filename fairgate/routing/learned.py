@@ -1,0 +1,70 @@
+"""The predictor that a trained artefact makes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fairgate.errors import ArtifactError
+from fairgate.routing import isotonic
+from fairgate.routing.artifact import Artifact
+from fairgate.routing.encoders.base import Encoded, Encoder, Vector
+from fairgate.routing.predictor import Prediction
+
+
+class LearnedPredictor:
+    """A :class:`fairgate.routing.predictor.Predictor`: an encoder and what was learned upon it."""
+
+    def __init__(self, artifact: Artifact, encoder: Encoder) -> None:
+        heads, center = artifact.heads, artifact.support.center
+        if len(heads.rarity) != encoder.buckets:
+            raise ArtifactError(f"rarity: expected {encoder.buckets} long, got {len(heads.rarity)}")
+        for view in heads.views:
+            if view.end > encoder.width:
+                raise ArtifactError(f"view slice: ends at {view.end}, the encoder at {encoder.width}")
+        if not heads.views or len(center) != len(heads.views[0].weights):
+            raise ArtifactError(f"support.center: {len(center)} numbers do not fit the first view")
+        self.version = artifact.version()
+        self.models = artifact.description.models
+        self.artifact = artifact
+        self.encoder = encoder
+
+    def predict(self, prompt: str) -> Prediction:
+        """See :class:`fairgate.routing.predictor.Predictor`."""
+        return self.judge(self.encoder.encode(prompt))
+
+    def features(self, prompt: str) -> Vector:
+        """Kernel features of the prompt's form, then the raw score of each head."""
+        encoded = self.encoder.encode(prompt)
+        heads = self.artifact.heads
+        return np.concatenate([heads.views[0].features(encoded.dense), heads.raw(encoded)])
+
+    def judge(self, encoded: Encoded) -> Prediction:
+        """The prediction for an encoded prompt."""
+        raw = self.artifact.heads.raw(encoded)
+        success = {
+            model: float(isotonic.apply(knots, raw[k]))
+            for k, (model, knots) in enumerate(
+                zip(self.models, self.artifact.calibration, strict=True)
+            )
+        }
+        enough = dict(zip(self.models, [*good_enough(raw, len(self.models)).tolist(), 1.0], strict=True))
+        return Prediction(success, enough, self._support(encoded))
+
+    def _support(self, encoded: Encoded) -> float:
+        """The lesser of two: how dense training is here, and how much of the wording it knows."""
+        heads, support = self.artifact.heads, self.artifact.support
+        density = float(heads.views[0].features(encoded.dense) @ support.center)
+        known = heads.known(encoded)
+        return float(min(max(min(density / support.density, known / support.known), 0.0), 1.0))
+
+
+def good_enough(raw: Vector, models: int) -> Vector:
+    """Of one or more prompts' raw scores: each model's but the dearest, that it suffices, in 0..1.
+
+    Without heads of their own: half of one plus the expected gap to the dearest.
+    """
+    if raw.shape[-1] == models:
+        enough = (1 + raw[..., : models - 1] - raw[..., models - 1 :]) / 2
+    else:
+        enough = raw[..., models:]
+    return np.asarray(np.clip(enough, 0, 1), np.float32)
