@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fairgate.errors import ArtifactError
 from fairgate.routing import tensors
+from fairgate.routing.encoders.base import WORDS, Buckets
 from fairgate.routing.heads import Heads, Kernel, View
 
 Array = NDArray[np.float32]
@@ -52,14 +53,27 @@ class Description(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Support:
-    """How to tell that training has seen nothing like a prompt: two measures and their usual size."""
+    """How to tell that training has seen nothing like a prompt.
+
+    Two measures: the share of its words that training knows, and how dense training is around its
+    form. Each counts 1 down to the value that only 5 % of prompts like those of training fall
+    below, and then less, in proportion.
+    """
 
     center: Array
-    """Mean kernel features of the training prompts: a density, times a prompt's features."""
+    """Mean kernel features of the training prompts: the density, times a prompt's features."""
+    words: NDArray[np.bool_]
+    """Which word hashes occur in training."""
     density: float
-    """The density that only 5 % of training prompts fall below."""
     known: float
-    """The same of the share of n-grams that the other training prompts contain."""
+
+    def of(self, features: Array, words: Buckets) -> float:
+        """Support of a prompt with these kernel features and words, 0..1; 0 without words."""
+        if len(words) == 0:
+            return 0.0
+        known = np.count_nonzero(self.words.take(words)) / len(words)
+        density = float(features @ self.center)
+        return float(np.clip(min(density / self.density, known / self.known), 0, 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +149,11 @@ def _arrays(artifact: Artifact) -> dict[str, NDArray[Any]]:
             full[f"view{number}.phase"] = view.kernel.phase
     for number, knots in enumerate(artifact.calibration):
         full[f"calibration{number}"] = knots
-    return {n: a.astype(np.float16) for n, a in half.items()} | {
-        n: a.astype(np.float32) for n, a in full.items()
-    }
+    return (
+        {n: a.astype(np.float16) for n, a in half.items()}
+        | {n: a.astype(np.float32) for n, a in full.items()}
+        | {"support.words": np.packbits(support.words)}
+    )
 
 
 class _Fields:
@@ -148,6 +164,13 @@ class _Fields:
 
     def has(self, name: str) -> bool:
         return name in self._arrays
+
+    def bits(self, name: str, count: int) -> NDArray[np.bool_]:
+        """``count`` bits, packed into bytes."""
+        packed = self._arrays.get(name)
+        if packed is None or packed.dtype != np.uint8 or packed.size * 8 != count:
+            raise ArtifactError(f"{name}: expected {count} bits, got {packed}")
+        return np.unpackbits(packed).astype(np.bool_)
 
     def take(self, name: str, *shape: int | None) -> Array:
         """The array ``name``; ``None`` in ``shape`` allows any length."""
@@ -169,7 +192,7 @@ def _from_arrays(description: Description, arrays: Mapping[str, NDArray[Any]]) -
     models = len(description.models)
     heads = head_count(description.method, models)
     rarity = fields.take("rarity", None)
-    table = fields.take("table", len(rarity), heads)
+    table = fields.take("table", heads, len(rarity))
     views = []
     while fields.has(f"view{len(views)}.slice"):
         views.append(_view(fields, f"view{len(views)}", heads))
@@ -179,7 +202,12 @@ def _from_arrays(description: Description, arrays: Mapping[str, NDArray[Any]]) -
         Heads(rarity, table, tuple(views), fields.take("bias", heads)),
         tuple(fields.take(f"calibration{n}", 2, None) for n in range(models)),
         fields.take("thresholds", models - 1, QUALITY_STEPS),
-        Support(fields.take("support.center", None), float(usual[0]), float(usual[1])),
+        Support(
+            fields.take("support.center", None),
+            fields.bits("support.words", WORDS),
+            float(usual[0]),
+            float(usual[1]),
+        ),
     )
 
 

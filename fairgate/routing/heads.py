@@ -61,23 +61,18 @@ class Heads:
     rarity: Array
     """Weight of each bucket (inverse document frequency); 0 where training never saw it."""
     table: Array
-    """Shape (buckets, heads): the buckets' weights, times their rarity."""
+    """Shape (heads, buckets): the buckets' weights, times their rarity."""
     views: tuple[View, ...]
     bias: Array
 
     def raw(self, encoded: Encoded) -> Array:
         """The score of each head."""
-        rarity = self.rarity[encoded.buckets]
+        rarity = self.rarity.take(encoded.buckets)
         norm = float(np.sqrt(rarity @ rarity)) or 1.0
-        total = self.table[encoded.buckets].sum(axis=0) / np.float32(norm) + self.bias
+        total = self.table.take(encoded.buckets, axis=1).sum(axis=1) / np.float32(norm) + self.bias
         for view in self.views:
             total = total + view.features(encoded.dense) @ view.weights
         return np.asarray(total, np.float32)
-
-    def known(self, encoded: Encoded) -> float:
-        """Share of the prompt's n-grams that training has seen."""
-        size = len(encoded.buckets)
-        return float(np.count_nonzero(self.rarity[encoded.buckets])) / size if size else 0.0
 
 
 def raw_scores(heads: Heads, prompts: Sequence[Encoded]) -> Array:

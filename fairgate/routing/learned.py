@@ -40,22 +40,19 @@ class LearnedPredictor:
 
     def judge(self, encoded: Encoded) -> Prediction:
         """The prediction for an encoded prompt."""
-        raw = self.artifact.heads.raw(encoded)
-        success = {
-            model: float(isotonic.apply(knots, raw[k]))
-            for k, (model, knots) in enumerate(
-                zip(self.models, self.artifact.calibration, strict=True)
-            )
-        }
-        enough = dict(zip(self.models, [*good_enough(raw, len(self.models)).tolist(), 1.0], strict=True))
-        return Prediction(success, enough, self._support(encoded))
-
-    def _support(self, encoded: Encoded) -> float:
-        """The lesser of two: how dense training is here, and how much of the wording it knows."""
-        heads, support = self.artifact.heads, self.artifact.support
-        density = float(heads.views[0].features(encoded.dense) @ support.center)
-        known = heads.known(encoded)
-        return float(min(max(min(density / support.density, known / support.known), 0.0), 1.0))
+        heads, models = self.artifact.heads, self.models
+        raw = heads.raw(encoded)
+        success = [
+            float(isotonic.apply(knots, score))
+            for knots, score in zip(self.artifact.calibration, raw.tolist(), strict=False)
+        ]
+        enough = [*good_enough(raw, len(models)).tolist(), 1.0]
+        form = heads.views[0].features(encoded.dense)
+        return Prediction(
+            dict(zip(models, success, strict=True)),
+            dict(zip(models, enough, strict=True)),
+            self.artifact.support.of(form, encoded.words),
+        )
 
 
 def good_enough(raw: Vector, models: int) -> Vector:

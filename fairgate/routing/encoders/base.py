@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 Buckets = NDArray[np.int64]
 Vector = NDArray[np.float32]
 
+WORDS = 2**19
+"""Hashes of single words: so many that few words share one."""
+
 
 class Encoded(NamedTuple):
     """A prompt in numbers."""
@@ -19,6 +22,9 @@ class Encoded(NamedTuple):
 
     dense: Vector
     """``encoder.width`` numbers of any scale."""
+
+    words: Buckets
+    """A hash of each word, in order, in ``0..WORDS - 1``."""
 
 
 class Encoder(Protocol):

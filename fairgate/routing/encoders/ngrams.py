@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from fairgate.routing.encoders import structure
-from fairgate.routing.encoders.base import Encoded
+from fairgate.routing.encoders.base import WORDS, Encoded
 from fairgate.routing.encoders.text import Text, pairs
 
 _BITS = 16
 _SHIFT = np.uint64(64 - _BITS)
+_WORD_SHIFT = np.uint64(64 - WORDS.bit_length() + 1)
 
 
 class NGrams:
@@ -26,4 +27,5 @@ class NGrams:
         hashes = np.concatenate([words, pairs(words), text.ngrams(4)])
         seen = np.zeros(self.buckets, np.bool_)
         seen[(hashes >> _SHIFT).astype(np.int64)] = True
-        return Encoded(np.flatnonzero(seen), structure.structure(text, words))
+        form = structure.structure(text, words)
+        return Encoded(np.flatnonzero(seen), form, (words >> _WORD_SHIFT).astype(np.int64))

@@ -18,7 +18,7 @@ from fairgate.routing.artifact import (
     Support,
     head_count,
 )
-from fairgate.routing.encoders.base import Encoded, Encoder
+from fairgate.routing.encoders.base import WORDS, Encoded, Encoder
 from fairgate.routing.heads import Heads, raw_scores
 from fairgate.routing.learned import good_enough
 from fairgate.routing.learning import labels
@@ -30,6 +30,7 @@ Matrix = NDArray[np.float32]
 FOLDS = 5
 FEWEST = 50
 _USUAL = 0.05
+_LEAST = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +104,12 @@ def _cross_fitted(
 def _support(heads: Heads, prompts: Sequence[Encoded]) -> Support:
     features = heads.views[0].features(np.stack([prompt.dense for prompt in prompts]))
     center = np.asarray(features.mean(axis=0), np.float32)
-    known = [heads.known(prompt) for prompt in prompts]
+    uses = np.bincount(np.concatenate([np.unique(p.words) for p in prompts]), minlength=WORDS)
+    # As if each prompt were new: a word that only the prompt itself has does not count.
+    known = [float((uses.take(p.words) > 1).mean()) for p in prompts if len(p.words)]
     return Support(
         center,
-        max(float(np.quantile(features @ center, _USUAL)), 1e-6),
-        max(float(np.quantile(known, _USUAL)), 1e-6),
+        uses > 0,
+        max(float(np.quantile(features @ center, _USUAL)), _LEAST),
+        max(float(np.quantile(known, _USUAL)), _LEAST),
     )
