@@ -13,6 +13,7 @@ import uvloop
 from fairgate import configfile, overrides
 from fairgate.commands.config import config_app
 from fairgate.commands.keys import keys_app
+from fairgate.commands.router import router_app
 from fairgate.config import Config, Preset
 from fairgate.errors import FairgateError
 from fairgate.placement import check_served
@@ -22,6 +23,7 @@ from fairgate.telemetry import configure_logging
 app = typer.Typer(name="fairgate", no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(config_app)
 app.add_typer(keys_app)
+app.add_typer(router_app)
 
 
 def _show_version(wanted: bool) -> None:

@@ -183,7 +183,9 @@ class _Fields:
         if not fits:
             raise ArtifactError(f"{name}: expected the shape {shape}, got {array.shape}")
         if not np.isfinite(array).all():
-            raise ArtifactError(f"{name}: expected finite numbers, got {array[~np.isfinite(array)][0]}")
+            raise ArtifactError(
+                f"{name}: expected finite numbers, got {array[~np.isfinite(array)][0]}"
+            )
         return array
 
 

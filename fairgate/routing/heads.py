@@ -2,8 +2,8 @@
 
 The score is a sum of independently fitted parts: one linear in the hashed n-grams (tf-idf, unit
 length), and one for each view of the dense vector. A view is linear, or, where it has a projection,
-linear in random Fourier features of a Gaussian kernel: ``sqrt(2/n) cos(z P + b)`` (Rahimi and Recht,
-NIPS 2007), with z standardised and cut at three deviations.
+linear in random Fourier features of a Gaussian kernel: ``sqrt(2/n) cos(z P + b)`` (Rahimi and
+Recht, NIPS 2007), with z standardised and cut at three deviations.
 """
 
 from __future__ import annotations

@@ -20,7 +20,9 @@ class LearnedPredictor:
             raise ArtifactError(f"rarity: expected {encoder.buckets} long, got {len(heads.rarity)}")
         for view in heads.views:
             if view.end > encoder.width:
-                raise ArtifactError(f"view slice: ends at {view.end}, the encoder at {encoder.width}")
+                raise ArtifactError(
+                    f"view slice: ends at {view.end}, the encoder at {encoder.width}"
+                )
         if not heads.views or len(center) != len(heads.views[0].weights):
             raise ArtifactError(f"support.center: {len(center)} numbers do not fit the first view")
         self.version = artifact.version()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -43,4 +42,3 @@ class Predictor(Protocol):
 
     def features(self, prompt: str) -> Vector:
         """The encoder's dense vector of ``prompt``, for learners that build upon it."""
-

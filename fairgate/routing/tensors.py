@@ -65,7 +65,9 @@ def read(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
         raise ArtifactError(f"{path}: cannot be read: {error.strerror}") from error
     size = int.from_bytes(data[:8], "little")
     if len(data) < 8 or size > min(_MAX_HEADER, len(data) - 8):
-        raise ArtifactError(f"{path}: not a safetensors file: header of {size} bytes in {len(data)}")
+        raise ArtifactError(
+            f"{path}: not a safetensors file: header of {size} bytes in {len(data)}"
+        )
     try:
         header = msgspec.json.decode(data[8 : 8 + size], type=dict[str, msgspec.Raw])
         metadata = msgspec.json.decode(header.pop("__metadata__", b"{}"), type=dict[str, str])
@@ -79,7 +81,9 @@ def read(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
 def _array(where: str, tensor: _Tensor, body: memoryview) -> Array:
     dtype = _TYPES.get(tensor.dtype)
     if dtype is None:
-        raise ArtifactError(f"{where}: dtype: expected one of {', '.join(_TYPES)}, got {tensor.dtype!r}")
+        raise ArtifactError(
+            f"{where}: dtype: expected one of {', '.join(_TYPES)}, got {tensor.dtype!r}"
+        )
     begin, end = tensor.data_offsets
     if not 0 <= begin <= end <= len(body):
         raise ArtifactError(f"{where}: data_offsets: {[begin, end]} outside of {len(body)} bytes")

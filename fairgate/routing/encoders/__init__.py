@@ -1,1 +1,1 @@
-"""What turns a prompt into numbers: hashed n-grams and structure, or a sentence embedding as well."""
+"""What turns a prompt into numbers: hashed n-grams, structure, sentence embedding."""

@@ -24,4 +24,3 @@ def encoder(name: str) -> Encoder:
         return MiniLM.installed()
     known = ", ".join(get_args(EncoderName))
     raise ArtifactError(f"encoder: expected one of {known}, got {name!r}")
-

@@ -71,7 +71,9 @@ class Text:
         self.starts: Positions = edges[::2]
         self.ends: Positions = edges[1::2]
         self._sums = np.zeros(len(data) + 1, np.uint64)
-        np.cumsum((folded.astype(np.uint64) + np.uint64(1)) * _POWERS[: len(data)], out=self._sums[1:])
+        np.cumsum(
+            (folded.astype(np.uint64) + np.uint64(1)) * _POWERS[: len(data)], out=self._sums[1:]
+        )
 
     def words(self) -> Hashes:
         """A hash of each word, in order."""

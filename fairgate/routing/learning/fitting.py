@@ -41,7 +41,9 @@ def fit_heads(prompts: Sequence[Encoded], targets: Matrix, buckets: int) -> Head
     if dense.shape[1] > FORM:
         meaning, more = _view(FORM, None, dense, targets, MEANING_PENALTY)
         views, bias = [form, meaning], bias + more - mean
-    return Heads(rarity, np.ascontiguousarray((words.weights * rarity[:, None]).T), tuple(views), bias)
+    return Heads(
+        rarity, np.ascontiguousarray((words.weights * rarity[:, None]).T), tuple(views), bias
+    )
 
 
 def _view(

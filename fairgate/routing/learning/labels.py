@@ -34,9 +34,7 @@ def good_enough(small: Floats, large: Floats, method: Method) -> Floats:
 
 def relaxed(small: Floats, large: Floats, t: float) -> Floats:
     """Share of pairs of answers in which the small model's is at most ``t`` worse."""
-    return np.asarray(
-        (small[:, :, None] >= large[:, None, :] - t).mean(axis=(1, 2)), np.float32
-    )
+    return np.asarray((small[:, :, None] >= large[:, None, :] - t).mean(axis=(1, 2)), np.float32)
 
 
 def best_relaxation(small: Floats, large: Floats) -> float:

@@ -67,7 +67,26 @@ def interval(values: ArrayLike) -> tuple[float, float]:
     v = np.asarray(values, np.float64)
     if len(v) < 2:
         return float(v.mean()), float("nan")
-    return float(v.mean()), float(_T95[min(len(v) - 1, len(_T95) - 1)] * v.std(ddof=1) / len(v) ** 0.5)
+    return float(v.mean()), float(
+        _T95[min(len(v) - 1, len(_T95) - 1)] * v.std(ddof=1) / len(v) ** 0.5
+    )
 
 
-_T95 = (np.inf, 12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.2, 2.18, 2.16, 2.14, 2.13)
+_T95 = (
+    np.inf,
+    12.71,
+    4.30,
+    3.18,
+    2.78,
+    2.57,
+    2.45,
+    2.36,
+    2.31,
+    2.26,
+    2.23,
+    2.2,
+    2.18,
+    2.16,
+    2.14,
+    2.13,
+)

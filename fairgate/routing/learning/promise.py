@@ -55,9 +55,9 @@ class Sweep:
 def sweep(score: ArrayLike, small: ArrayLike, large: ArrayLike) -> Sweep:
     """Route prompts in the order of ``score``, in steps of :data:`STEP`.
 
-    The drop is a ratio of means, so its error comes from the delta method. As few routed prompts may
-    show no loss by luck, each step counts one more loss and one more gain among its prompts when
-    the error is estimated.
+    The drop is a ratio of means, so its error comes from the delta method. As few routed prompts
+    may show no loss by luck, each step counts one more loss and one more gain among its prompts
+    when the error is estimated.
     """
     s, gap = np.asarray(score, np.float64), np.subtract(large, small, dtype=np.float64)
     quality = np.asarray(large, np.float64)

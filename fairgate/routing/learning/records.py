@@ -63,9 +63,7 @@ class Records:
         """
         for model in models:
             if model not in self.models:
-                raise RecordsError(
-                    f"model {model!r}: the records have {', '.join(self.models)}"
-                )
+                raise RecordsError(f"model {model!r}: the records have {', '.join(self.models)}")
         columns = [self.models.index(model) for model in models]
         return Records(tuple(models), self.prompts, self.tasks, self.samples[:, columns])
 

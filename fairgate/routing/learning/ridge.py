@@ -1,7 +1,6 @@
 """Ridge regression for many targets at once, on dense or on sparse features, without dependencies.
 
-Squared error on 0/1 labels is a proper score; on the pairs we measured it orders prompts better than
-logistic loss does (`make routing` prints the figures), and the optimum needs no learning rate.
+Squared error on 0/1 labels is a proper score, and its optimum needs no learning rate.
 """
 
 from __future__ import annotations

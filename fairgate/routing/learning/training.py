@@ -61,9 +61,9 @@ def train(
     if len(records) < FEWEST:
         raise RecordsError(f"records: expected at least {FEWEST}, got {len(records)}")
     prompts = encoded or encode_all(encoder, records.prompts)
-    targets = _targets(records, method)
+    targets = targets_of(records, method)
     heads = fit_heads(prompts, targets, encoder.buckets)
-    unseen = _cross_fitted(prompts, targets, folds(records, FOLDS), encoder.buckets)
+    unseen = cross_fitted(prompts, targets, folds(records, FOLDS), encoder.buckets)
     models = len(records.models)
     calibration = (isotonic.fit(unseen[:, k], records.quality[:, k]) for k in range(models))
     steps = np.linspace(0, 1, QUALITY_STEPS)
@@ -78,7 +78,7 @@ def train(
     return Trained(artifact, unseen)
 
 
-def _targets(records: Records, method: labels.Method) -> Matrix:
+def targets_of(records: Records, method: labels.Method) -> Matrix:
     """Success of each model, then, with labels of the paper, whether each suffices."""
     models = len(records.models)
     columns = [records.quality[:, k] for k in range(models)]
@@ -90,9 +90,10 @@ def _targets(records: Records, method: labels.Method) -> Matrix:
     return np.stack(columns, axis=1)
 
 
-def _cross_fitted(
+def cross_fitted(
     prompts: Sequence[Encoded], targets: Matrix, part: NDArray[np.int64], buckets: int
 ) -> Matrix:
+    """Raw scores of each prompt from heads that were fitted without its part."""
     scores = np.zeros_like(targets)
     for k in np.unique(part):
         rest, held = np.flatnonzero(part != k), np.flatnonzero(part == k)
