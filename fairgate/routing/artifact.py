@@ -195,7 +195,7 @@ def _from_arrays(description: Description, arrays: Mapping[str, NDArray[Any]]) -
     heads = head_count(description.method, models)
     rarity = fields.take("rarity", None)
     table = fields.take("table", heads, len(rarity))
-    views = []
+    views: list[View] = []
     while fields.has(f"view{len(views)}.slice"):
         views.append(_view(fields, f"view{len(views)}", heads))
     usual = fields.take("support.usual", 2)

@@ -34,4 +34,4 @@ def fit(score: ArrayLike, outcome: ArrayLike, points: int = 24) -> Knots:
 
 def apply(knots: Knots, score: ArrayLike) -> NDArray[np.float64]:
     """The probability at ``score``; constant beyond the outermost knots."""
-    return np.interp(np.asarray(score), knots[0], knots[1])
+    return np.asarray(np.interp(np.asarray(score), knots[0], knots[1]), np.float64)

@@ -62,8 +62,7 @@ def good_enough(raw: Vector, models: int) -> Vector:
 
     Without heads of their own: half of one plus the expected gap to the dearest.
     """
-    if raw.shape[-1] == models:
-        enough = (1 + raw[..., : models - 1] - raw[..., models - 1 :]) / 2
-    else:
-        enough = raw[..., models:]
+    cheaper = raw[..., : models - 1]
+    own = raw.shape[-1] > models
+    enough = raw[..., models:] if own else (1 + cheaper - raw[..., models - 1 :]) / 2
     return np.asarray(np.clip(enough, 0, 1), np.float32)

@@ -19,7 +19,7 @@ from fairgate.errors import ArtifactError
 
 Array = NDArray[Any]  # its type stands in the file
 
-_TYPES = {
+_TYPES: dict[str, np.dtype[Any]] = {
     "F16": np.dtype("<f2"),
     "F32": np.dtype("<f4"),
     "F64": np.dtype("<f8"),
@@ -79,7 +79,7 @@ def read(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
 
 
 def _array(where: str, tensor: _Tensor, body: memoryview) -> Array:
-    dtype = _TYPES.get(tensor.dtype)
+    dtype: np.dtype[Any] | None = _TYPES.get(tensor.dtype)
     if dtype is None:
         raise ArtifactError(
             f"{where}: dtype: expected one of {', '.join(_TYPES)}, got {tensor.dtype!r}"

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import IO
 
 import msgspec
 import numpy as np
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from fairgate.errors import RecordsError
 
 Scores = NDArray[np.float32]
+Opened = gzip.GzipFile | io.BufferedReader
 
 PAIR = ("small", "large")
 _COLUMNS = ("task", "prompt", "weak_correct", "strong_correct")
@@ -97,13 +97,13 @@ def folds(records: Records, count: int, salt: str = "") -> NDArray[np.int64]:
     return np.array([int.from_bytes(digest) % count for digest in digests], np.int64)
 
 
-def _opened(path: Path) -> IO[bytes]:
+def _opened(path: Path) -> Opened:
     with path.open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
     return gzip.open(path, "rb") if packed else path.open("rb")
 
 
-def _from_csv(path: Path, file: IO[bytes]) -> Records:
+def _from_csv(path: Path, file: Opened) -> Records:
     csv.field_size_limit(_MAX_FIELD)
     rows = csv.DictReader(io.TextIOWrapper(file, newline=""))
     missing = [column for column in _COLUMNS if column not in (rows.fieldnames or ())]
@@ -118,7 +118,7 @@ def _from_csv(path: Path, file: IO[bytes]) -> Records:
     return Records(PAIR, tuple(prompts), tuple(tasks), np.array(samples, np.float32))
 
 
-def _from_lines(path: Path, file: IO[bytes]) -> Records:
+def _from_lines(path: Path, file: Opened) -> Records:
     lines = list(_lines(path, file))
     models = tuple(lines[0].scores)
     samples = []
@@ -138,7 +138,7 @@ def _from_lines(path: Path, file: IO[bytes]) -> Records:
     )
 
 
-def _lines(path: Path, file: IO[bytes]) -> Iterator[_Line]:
+def _lines(path: Path, file: Opened) -> Iterator[_Line]:
     decode = msgspec.json.Decoder(_Line).decode
     for number, line in enumerate(file, start=1):
         if line.strip():

@@ -52,12 +52,12 @@ class SparseRows:
     def times(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
         """The matrix times a column."""
         products = self._values * vector[self._columns]
-        return np.bincount(self._row_of, products, minlength=self.shape[0])
+        return np.bincount(self._row_of, products, self.shape[0]).astype(np.float64)
 
     def transposed_times(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
         """The transposed matrix times a column."""
         products = self._values * vector[self._row_of]
-        return np.bincount(self._columns, products, minlength=self.shape[1])
+        return np.bincount(self._columns, products, self.shape[1]).astype(np.float64)
 
 
 def fit_sparse(x: SparseRows, y: Matrix, alpha: float) -> Linear:

@@ -1,0 +1,91 @@
+"""Task families from few labels: PNCA beside a network of the same size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fairgate.routing.learning import metrics, neighbours
+from tests.bench.routing.data import Recorded
+from tests.bench.routing.signal import Row, written
+
+Matrix = NDArray[np.float32]
+Labels = NDArray[np.int64]
+
+LABELS = 500
+SEEDS = 5
+INSIDE = 6
+OUTSIDE = 4
+
+
+def rows(data: Recorded) -> Iterator[Row]:
+    """Six MMLU-Pro subjects to tell apart, four others that neither has seen; new ones per seed."""
+    x = inputs(data)
+    figures: dict[str, dict[str, list[float]]] = {"MLP": {}, "PNCA": {}}
+    for seed in range(SEEDS):
+        random = np.random.default_rng(seed)
+        subjects = random.permutation(np.unique(data.tasks))
+        family = {subject: k for k, subject in enumerate(subjects[:INSIDE])}
+        inside = random.permutation(np.flatnonzero(np.isin(data.tasks, subjects[:INSIDE])))
+        outside = np.isin(data.tasks, subjects[INSIDE : INSIDE + OUTSIDE])
+        labels = np.array([family.get(task, -1) for task in data.tasks])
+        known, held = inside[:LABELS], inside[LABELS:]
+        mean, scale = x[known].mean(axis=0), x[known].std(axis=0) + 1e-3
+        z = ((x - mean) / scale).astype(np.float32)
+        pnca = neighbours.fit(z[known], labels[known], INSIDE, seed)
+        said = {
+            "PNCA": (pnca.probabilities(z[held]), pnca.probabilities(z[outside])),
+            "MLP": _mlp(z[known], labels[known], (z[held], z[outside]), seed),
+        }
+        for name, (near, far) in said.items():
+            right = near.argmax(axis=1) == labels[held]
+            one = {
+                "accuracy": float(right.mean()),
+                "ECE": metrics.ece(near.max(axis=1), right),
+                "confidence": float(near.max(axis=1).mean()),
+                "confidence on unseen families": float(far.max(axis=1).mean()),
+            }
+            for figure, value in one.items():
+                figures[name].setdefault(figure, []).append(value)
+    for name, columns in figures.items():
+        yield {"classifier": name} | {figure: written(v) for figure, v in columns.items()}
+
+
+def inputs(data: Recorded) -> Matrix:
+    """The sentence embedding where there is one; otherwise n-grams, projected to 384 numbers."""
+    dense = np.stack([one.dense for one in data.encoded])
+    if dense.shape[1] > 384:
+        return dense[:, -384:]
+    random = np.random.default_rng(0)
+    seen = np.bincount(np.concatenate([one.buckets for one in data.encoded]), minlength=2**16)
+    rarity = np.log((1 + len(dense)) / (1 + seen)) + 1
+    signs = random.normal(size=(2**16, 384)).astype(np.float32)
+    rows = []
+    for one in data.encoded:
+        weights = rarity[one.buckets] ** 2
+        rows.append((weights @ signs[one.buckets]) / np.linalg.norm(weights))
+    return np.array(rows, np.float32)
+
+
+def _mlp(x: Matrix, labels: Labels, asked: tuple[Matrix, ...], seed: int) -> list[Matrix]:
+    torch.manual_seed(seed)
+    layers = torch.nn.Sequential(
+        torch.nn.Linear(x.shape[1], neighbours.HIDDEN),
+        torch.nn.ReLU(),
+        torch.nn.Linear(neighbours.HIDDEN, neighbours.HIDDEN),
+        torch.nn.ReLU(),
+        torch.nn.Linear(neighbours.HIDDEN, INSIDE),
+    )
+    optimizer = torch.optim.NAdam(layers.parameters(), lr=neighbours.RATE)
+    for _ in range(neighbours.EPOCHS):
+        loss = torch.nn.functional.cross_entropy(
+            layers(torch.from_numpy(x)), torch.from_numpy(labels)
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        return [torch.softmax(layers(torch.from_numpy(a)), dim=1).numpy() for a in asked]
