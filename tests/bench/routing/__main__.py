@@ -53,8 +53,7 @@ def main(
         }
         tell("Nine models, quality at a price", list(pools.rows(nine, prices, seed=0)))
     if "uncertainty" in wanted:
-        pro = recorded(data / PRO_FILE, encoder, cache)
-        tell("Task families from 500 labels", list(uncertainty.rows(pro)))
+        tell("Task families from 500 labels", list(uncertainty.rows(data / PRO_FILE, cache)))
     if "speed" in wanted:
         tell("Cost", list(speed.rows(data / PAIR_FILE)))
 

@@ -36,15 +36,16 @@ def recorded(path: Path, encoder: EncoderName, cache: Path) -> Recorded:
     outcomes = records.load(path)
     encoded = encode_all(NGrams(), outcomes.prompts)
     if encoder == "minilm":
-        embedded = _embedded(outcomes.prompts, cache / f"{path.name}.minilm.npy")
+        embeddings = embedded(outcomes.prompts, cache / f"{path.name}.minilm.npy")
         encoded = [
             one._replace(dense=np.concatenate([one.dense, more]))
-            for one, more in zip(encoded, embedded, strict=True)
+            for one, more in zip(encoded, embeddings, strict=True)
         ]
     return Recorded(outcomes, encoded, np.array(outcomes.tasks))
 
 
-def _embedded(prompts: tuple[str, ...], kept: Path) -> NDArray[np.float32]:
+def embedded(prompts: tuple[str, ...], kept: Path) -> NDArray[np.float32]:
+    """MiniLM's embedding of each prompt, kept in the file ``kept``."""
     if not kept.exists():
         model = MiniLM.installed()
         kept.parent.mkdir(parents=True, exist_ok=True)
