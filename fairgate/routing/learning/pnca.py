@@ -15,7 +15,7 @@ HIDDEN = 200
 LATENT = 10
 FOURIER = 256
 FREQUENCY = 3.0
-EPOCHS = 100
+EPOCHS = 200
 RATE = 1e-3
 _LEAST = 1e-9
 
@@ -69,5 +69,9 @@ def _loss(features: torch.Tensor, labels: torch.Tensor, classes: int) -> torch.T
 
 
 def _layer(into: int, out: int, random: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    weights = torch.randn(out, into, generator=random) * sqrt(2 / into)
-    return weights.requires_grad_(), torch.zeros(out).requires_grad_()
+    """Small, so that kernels between points are neither all 1 nor all 0 when training begins."""
+    bound = 1 / sqrt(into)
+    weights, bias = (
+        bound * (2 * torch.rand(*n, generator=random) - 1) for n in ((out, into), (out,))
+    )
+    return weights.requires_grad_(), bias.requires_grad_()

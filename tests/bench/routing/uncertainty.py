@@ -28,6 +28,7 @@ def rows(path: Path, cache: Path) -> Iterator[Row]:
 
     A quarter of the prompts, by hash, as sentence embeddings of MiniLM.
     """
+    torch.set_num_threads(1)
     everything = records.load(path)
     few = everything.take(np.flatnonzero(records.folds(everything, QUARTER) == 0))
     x = embedded(few.prompts, cache / "mmlu_pro_quarter.minilm.npy")
