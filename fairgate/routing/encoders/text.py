@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_BYTES = 8192
-"""Longer prompts are read in part: their first three quarters of this, and their last quarter."""
+MAX_BYTES = 4096
+"""Of longer prompts the beginning and the end are read, half of this each."""
 
 Bytes = NDArray[np.uint8]
 Hashes = NDArray[np.uint64]
@@ -19,7 +19,7 @@ Positions = NDArray[np.int64]
 
 _MODULUS = 2**64
 _P = 0x9E3779B97F4A7C15
-_HEAD = MAX_BYTES * 3 // 4
+_HEAD = MAX_BYTES // 2
 
 
 def _powers(base: int) -> Hashes:
