@@ -14,7 +14,8 @@ EMBEDDERS = 10
 HIDDEN = 200
 LATENT = 10
 FOURIER = 256
-FREQUENCY = 3.0
+FREQUENCY = 4.0
+"""Chosen on splits that `make routing` does not measure on."""
 EPOCHS = 200
 RATE = 1e-3
 _LEAST = 1e-9
