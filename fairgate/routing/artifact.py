@@ -73,7 +73,7 @@ class Support:
             return 0.0
         known = np.count_nonzero(self.words.take(words)) / len(words)
         density = float(features @ self.center)
-        return float(np.clip(min(density / self.density, known / self.known), 0, 1))
+        return max(min(density / self.density, known / self.known, 1.0), 0.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,9 @@ class NGrams:
         text = Text(prompt)
         words = text.words()
         hashes = np.concatenate([words, pairs(words), text.ngrams(4)])
-        seen = np.zeros(self.buckets, np.bool_)
-        seen[(hashes >> _SHIFT).astype(np.int64)] = True
+        found = (hashes >> _SHIFT).astype(np.uint16)
+        found.sort()
+        first = np.ones(len(found), np.bool_)
+        np.not_equal(found[1:], found[:-1], out=first[1:])
         form = structure.structure(text, words)
-        return Encoded(np.flatnonzero(seen), form, (words >> _WORD_SHIFT).astype(np.int64))
+        return Encoded(found[first].astype(np.int64), form, (words >> _WORD_SHIFT).astype(np.int64))

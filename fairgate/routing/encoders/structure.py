@@ -5,7 +5,9 @@ None of it depends on what the prompt is about, so it holds for topics that were
 
 from __future__ import annotations
 
-from math import log1p
+import re
+from itertools import islice
+from math import log1p, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +24,14 @@ WIDTH = _LENGTHS + _CHOICES + len(_EMPHASIS)
 
 _DIGITS = slice(ord("0"), ord("9") + 1)
 _CAPITALS = slice(ord("A"), ord("Z") + 1)
-_NEWLINE = ord("\n")
+_CHOICE = re.compile(rb"\n[A-J]\. ")
+_MAX_CHOICES = 10
 
 
 def structure(text: Text, words: Hashes) -> NDArray[np.float32]:
     """:data:`WIDTH` numbers that describe the form of ``text``, whose words are ``words``."""
     codes = np.frombuffer(text.data, np.uint8)
-    choices, question_bytes = _choices(codes)
+    choices, question_bytes = _choices(text)
     values = _lengths(text, np.bincount(codes, minlength=256), question_bytes)
     values.append(_distinct(words) / max(len(words), 1))
     values += choices
@@ -63,25 +66,26 @@ def _lengths(text: Text, counts: NDArray[np.int64], question_bytes: int) -> list
     ]
 
 
-def _choices(codes: NDArray[np.uint8]) -> tuple[list[float], int]:
+def _choices(text: Text) -> tuple[list[float], int]:
     """Lines such as ``B. some answer``: what they look like, and where the first one begins."""
-    breaks = np.flatnonzero(codes[:-3] == _NEWLINE) if len(codes) > 3 else np.empty(0, np.int64)
-    letter = codes[breaks + 1] - np.uint8(ord("A"))
-    starts = breaks[(letter < 10) & (codes[breaks + 2] == ord(".")) & (codes[breaks + 3] == 32)]
-    if len(starts) == 0:
-        return [0.0] * _CHOICES, len(codes)
-    after = breaks[breaks > starts[-1]]
-    last = after[0] if len(after) else len(codes)
-    lengths = np.maximum(np.diff(starts, append=last) - 4, 0)
-    is_digit = (codes[starts[0] : last] - np.uint8(ord("0"))) < 10
-    digits = np.add.reduceat(is_digit, starts - starts[0], dtype=np.int64)
-    mean = float(lengths.mean())
+    found = [match.start() for match in islice(_CHOICE.finditer(text.data), _MAX_CHOICES)]
+    if not found:
+        return [0.0] * _CHOICES, len(text.data)
+    end = text.data.find(b"\n", found[-1] + 1)
+    ends = [*found[1:], end if end >= 0 else len(text.data)]
+    lengths = [max(after - start - 4, 0) for start, after in zip(found, ends, strict=True)]
+    numbers = sum(
+        length <= _NUMBER_LENGTH and b"0" in text.folded[start:after]
+        for start, after, length in zip(found, ends, lengths, strict=True)
+    )
+    mean = sum(lengths) / len(lengths)
+    deviation = sqrt(sum((length - mean) ** 2 for length in lengths) / len(lengths))
     return [
         1.0,
-        len(starts) / 4,
+        len(found) / 4,
         log1p(mean),
-        log1p(int(lengths.max())),
-        log1p(int(lengths.min())),
-        float(lengths.std()) / (1 + mean),
-        float(np.mean((digits > 0) & (lengths <= _NUMBER_LENGTH))),
-    ], int(starts[0])
+        log1p(max(lengths)),
+        log1p(min(lengths)),
+        deviation / (1 + mean),
+        numbers / len(found),
+    ], found[0]

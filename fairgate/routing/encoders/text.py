@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_BYTES = 8192
-"""Longer prompts are read in part: their first three quarters of this, and their last quarter."""
+MAX_BYTES = 4096
+"""Of longer prompts the beginning and the end are read, half of this each."""
 
 Bytes = NDArray[np.uint8]
 Hashes = NDArray[np.uint64]
@@ -19,7 +19,7 @@ Positions = NDArray[np.int64]
 
 _MODULUS = 2**64
 _P = 0x9E3779B97F4A7C15
-_HEAD = MAX_BYTES * 3 // 4
+_HEAD = MAX_BYTES // 2
 
 
 def _powers(base: int) -> Hashes:
@@ -49,8 +49,7 @@ def _folding() -> bytes:
 
 
 _FOLDED = _folding()
-_IN_WORD = np.zeros(256, np.bool_)
-_IN_WORD[[*range(ord("0"), ord("9") + 1), *range(ord("a"), ord("z") + 1), *range(128, 256)]] = True
+_IN_WORD = bytes(int(chr(code).isalnum() or code >= 128) for code in range(256))
 
 
 class Text:
@@ -65,8 +64,7 @@ class Text:
         self.data = data
         self.folded = data.translate(_FOLDED)
         folded = np.frombuffer(self.folded, np.uint8)
-        in_word = np.zeros(len(data) + 2, np.bool_)
-        _IN_WORD.take(folded, out=in_word[1:-1])
+        in_word = np.frombuffer(b"\0" + self.folded.translate(_IN_WORD) + b"\0", np.uint8)
         edges = np.flatnonzero(in_word[1:] != in_word[:-1])
         self.starts: Positions = edges[::2]
         self.ends: Positions = edges[1::2]

@@ -1,0 +1,1 @@
+"""What happens before serving: records of how models answered become an artefact for the router."""

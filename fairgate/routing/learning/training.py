@@ -1,0 +1,116 @@
+"""From records to an artefact."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairgate.errors import RecordsError
+from fairgate.routing import isotonic
+from fairgate.routing.artifact import (
+    FORMAT,
+    QUALITY_STEPS,
+    Artifact,
+    Description,
+    Support,
+    head_count,
+)
+from fairgate.routing.encoders.base import WORDS, Encoded, Encoder
+from fairgate.routing.heads import Heads, raw_scores
+from fairgate.routing.learned import good_enough
+from fairgate.routing.learning import labels
+from fairgate.routing.learning.fitting import fit_heads
+from fairgate.routing.learning.records import Records, folds
+
+Matrix = NDArray[np.float32]
+
+FOLDS = 5
+FEWEST = 50
+_USUAL = 0.05
+_LEAST = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """An artefact, and what it would have said of its own records had it not seen them."""
+
+    artifact: Artifact
+    unseen: Matrix
+    """Shape (prompts, heads): raw scores by cross-fitting."""
+
+
+def encode_all(encoder: Encoder, prompts: Sequence[str]) -> list[Encoded]:
+    """Every prompt in numbers."""
+    return [encoder.encode(prompt) for prompt in prompts]
+
+
+def train(
+    records: Records,
+    encoder: Encoder,
+    method: labels.Method = "gap",
+    encoded: Sequence[Encoded] | None = None,
+) -> Trained:
+    """Fit a router; ``encoded`` saves encoding the prompts again.
+
+    Probabilities and thresholds come from cross-fitting over parts told by the prompts' hashes, so
+    that equal prompts never stand on both sides. Raises ``RecordsError`` for too few records.
+    """
+    if len(records) < FEWEST:
+        raise RecordsError(f"records: expected at least {FEWEST}, got {len(records)}")
+    prompts = encoded or encode_all(encoder, records.prompts)
+    targets = targets_of(records, method)
+    heads = fit_heads(prompts, targets, encoder.buckets)
+    unseen = cross_fitted(prompts, targets, folds(records, FOLDS), encoder.buckets)
+    models = len(records.models)
+    calibration = (isotonic.fit(unseen[:, k], records.quality[:, k]) for k in range(models))
+    steps = np.linspace(0, 1, QUALITY_STEPS)
+    thresholds = np.quantile(good_enough(unseen, models), steps, axis=0).T
+    artifact = Artifact(
+        Description(FORMAT, encoder.name, method, records.models, len(records)),
+        heads,
+        tuple(calibration),
+        thresholds.astype(np.float32),
+        _support(heads, prompts),
+    )
+    return Trained(artifact, unseen)
+
+
+def targets_of(records: Records, method: labels.Method) -> Matrix:
+    """Success of each model, then, with labels of the paper, whether each suffices."""
+    models = len(records.models)
+    columns = [records.quality[:, k] for k in range(models)]
+    if head_count(method, models) > models:
+        dearest = records.samples[:, -1]
+        columns += [
+            labels.good_enough(records.samples[:, k], dearest, method) for k in range(models - 1)
+        ]
+    return np.stack(columns, axis=1)
+
+
+def cross_fitted(
+    prompts: Sequence[Encoded], targets: Matrix, part: NDArray[np.int64], buckets: int
+) -> Matrix:
+    """Raw scores of each prompt from heads that were fitted without its part."""
+    scores = np.zeros_like(targets)
+    for k in np.unique(part):
+        rest, held = np.flatnonzero(part != k), np.flatnonzero(part == k)
+        heads = fit_heads([prompts[i] for i in rest], targets[rest], buckets)
+        scores[held] = raw_scores(heads, [prompts[i] for i in held])
+    return scores
+
+
+def _support(heads: Heads, prompts: Sequence[Encoded]) -> Support:
+    features = heads.views[0].features(np.stack([prompt.dense for prompt in prompts]))
+    center = np.asarray(features.mean(axis=0), np.float32)
+    uses = np.bincount(np.concatenate([np.unique(p.words) for p in prompts]), minlength=WORDS)
+    # As if each prompt were new: a word that only the prompt itself has does not count.
+    known = [float((uses.take(p.words) > 1).mean()) for p in prompts if len(p.words)]
+    return Support(
+        center,
+        uses > 0,
+        max(float(np.quantile(features @ center, _USUAL)), _LEAST),
+        max(float(np.quantile(known, _USUAL)), _LEAST),
+    )

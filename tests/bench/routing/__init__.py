@@ -1,0 +1,1 @@
+"""How well the difficulty router routes recorded prompts: `make routing`."""
