@@ -7,10 +7,11 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from fairgate.configbase import Base, Count, NonNegative, Positive, Share
+from fairgate.configsampling import BestRoute
 
 OpenShare = Annotated[float, Meta(gt=0, lt=1)]
 
-RouterName = Literal["auto", "most-free", "price-order", "hybrid", "mess-plus"]
+RouterName = Literal["auto", "most-free", "price-order", "hybrid", "best-route", "mess-plus"]
 
 
 class RouterChoice(Base, frozen=True):
@@ -94,6 +95,7 @@ class Routing(RouterChoice, frozen=True):
     """An interaction stays on its lane until a call is too difficult for it."""
     overflow: bool = True
     """A dearer lane with room takes what the chosen one has no room for."""
+    best_route: BestRoute = BestRoute()
     mess_plus: MessPlus = MessPlus()
     shadow: RouterChoice | None = None
     """Decides as well, is counted and logged, and is not obeyed."""

@@ -124,6 +124,9 @@ def _routing(pool: Pool, path: str) -> Iterator[str]:
         return
     if routing.judge is not None:
         yield from _http_url(routing.judge.url, f"{path}.routing.judge.url")
+    choices = [choice for choice in (routing, routing.trial, routing.shadow) if choice]
+    if pool.best_of is None and any(choice.router == "best-route" for choice in choices):
+        yield f"{path}.best_of: expected a section, got none: a router is 'best-route'"
     if routing.mess_plus.cost != "energy":
         return
     for name, lane in pool.lanes.items():

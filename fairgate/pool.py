@@ -25,6 +25,7 @@ from fairgate.failopen import OpenDoor
 from fairgate.identity import Principal
 from fairgate.policy import resolve_policy
 from fairgate.routing.base import RouteRequest
+from fairgate.routing.best_route import Tariff
 from fairgate.routing.build import view_of
 from fairgate.routing.live import LiveRouting
 from fairgate.routing.metrics import RoutingMetrics
@@ -81,6 +82,7 @@ class Pool:
             self.lanes,
             config.pools[name].routing,
             store=RoutingStore(link, name),
+            weights=Tariff(self.policy.input_weight, self.policy.output_weight),
             metrics=metrics or RoutingMetrics(CollectorRegistry()),
             heartbeat_s=config.store.heartbeat_s,
             idle_s=self.policy.interactions.idle_s,

@@ -54,7 +54,7 @@ async def make_arms(kit: Kit, library: Library, places: Places) -> Arms:
 async def _make(choice: RouterChoice, kit: Kit, library: Library) -> Router:
     if choice.router in UNTRAINED:
         return build_untrained(choice.router, kit)
-    return build_router(await library.get(choice.artifact), kit)
+    return build_router(choice.router, await library.get(choice.artifact), kit)
 
 
 async def settings_by_itself(

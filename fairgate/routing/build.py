@@ -12,6 +12,8 @@ from fairgate.admission.model import LaneStatistics
 from fairgate.config import Lane
 from fairgate.configrouting import RouterName, Routing
 from fairgate.routing.base import LaneView, Router, RouteRequest
+from fairgate.routing.best_route import Tariff
+from fairgate.routing.by_best_route import ByBestRoute
 from fairgate.routing.costs import LaneCosts
 from fairgate.routing.debts import Debts
 from fairgate.routing.difficulty import ByDifficulty, Choose, models_of, tells_apart
@@ -41,20 +43,27 @@ class Kit:
     debts: Debts
     costs: LaneCosts
     rng: Random
+    weights: Tariff
+    """Service units of a token, read and written, at price 1."""
     learners: dict[str, Satisfaction]
     """Those that learn online, by the encoder whose features they see."""
 
 
-def build_router(knowledge: Knowledge, kit: Kit) -> Router:
-    """The router that ``knowledge`` makes; where it lacks the lanes' models, price order.
+def build_router(name: RouterName, knowledge: Knowledge, kit: Kit) -> Router:
+    """The router ``name`` by ``knowledge``; where that lacks the lanes' models, price order.
 
     Raises ``ArtifactError`` where the settings name a drop that nothing was certified for.
     """
     predictor = knowledge.predictor
     models = models_of(predictor, views_of(kit.lanes))
+    settings = kit.settings
     if tells_apart(models, kit.lanes):
-        choose = _choice(knowledge, kit.settings.drop)
-        return ByDifficulty(predictor, choose, models, overflow=kit.settings.overflow)
+        if name == "best-route":
+            return ByBestRoute(
+                predictor, models, settings.best_route, kit.weights, overflow=settings.overflow
+            )
+        choose = _choice(knowledge, settings.drop)
+        return ByDifficulty(predictor, choose, models, overflow=settings.overflow)
     if unknown := sorted(kit.lanes.keys() - models.keys()):
         log.warning(
             "the artefact does not know these lanes' models; routing by price",

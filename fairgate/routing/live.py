@@ -20,6 +20,7 @@ from fairgate.configrouting import Routing
 from fairgate.errors import FairgateError, StoreError
 from fairgate.routing.arms import PLAIN, make_arms, settings_by_itself
 from fairgate.routing.base import LaneView, Router, RouteRequest
+from fairgate.routing.best_route import Tariff
 from fairgate.routing.build import Kit
 from fairgate.routing.costs import LaneCosts
 from fairgate.routing.debts import Debts
@@ -80,6 +81,7 @@ class LiveRouting:
         *,
         store: RoutingStore,
         metrics: RoutingMetrics,
+        weights: Tariff,
         heartbeat_s: float,
         idle_s: float,
         library: Library | None = None,
@@ -90,6 +92,7 @@ class LiveRouting:
         self._configured = settings
         self._store = store
         self._metrics = metrics
+        self._weights = weights
         self._heartbeat_s = heartbeat_s
         self._library = library or Library()
         self._rng = rng or Random()  # noqa: S311 — exploration
@@ -148,6 +151,7 @@ class LiveRouting:
             debts=self._debts,
             costs=costs,
             rng=self._rng,
+            weights=self._weights,
             learners=self._learners,
         )
         self._arms = await make_arms(kit, self._library, self._places)

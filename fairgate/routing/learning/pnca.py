@@ -38,7 +38,7 @@ def fit(x: Matrix, labels: Labels, classes: int, seed: int = 0) -> Neighbours:
     for _ in range(EPOCHS):
         loss = _loss(_features(networks, points, frequencies, phases), wanted, classes)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
     with torch.no_grad():
         memory = _features(networks, points, frequencies, phases).numpy()

@@ -97,8 +97,8 @@ def cross_fitted(
     scores = np.zeros_like(targets)
     for k in np.unique(part):
         rest, held = np.flatnonzero(part != k), np.flatnonzero(part == k)
-        heads = fit_heads([prompts[i] for i in rest], targets[rest], buckets)
-        scores[held] = raw_scores(heads, [prompts[i] for i in held])
+        heads = fit_heads([prompts[i] for i in rest.tolist()], targets[rest], buckets)
+        scores[held] = raw_scores(heads, [prompts[i] for i in held.tolist()])
     return scores
 
 

@@ -1,0 +1,75 @@
+"""The router that chooses a lane and how many answers it writes (BEST-Route, arXiv 2506.22716)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from fairgate.accounting import BYTES_PER_TOKEN
+from fairgate.configsampling import BestRoute as Settings
+from fairgate.routing.base import Action, Decision, LaneView, RouteRequest, by_price
+from fairgate.routing.best_route import BestRoute, Tariff
+from fairgate.routing.predictor import Predictor
+from fairgate.sampling import may_sample
+
+OUTPUT_TOKENS = 256
+"""Taken for an answer's length, of all lanes alike."""
+
+
+class ByBestRoute:
+    """Takes the cheapest lane and number of answers that are good enough at the request's quality.
+
+    The quality knob is the wanted probability of an answer as good as the dearest lane's. Requests
+    that the artefact knows nothing about go there. Where ``overflow``, dearer lanes take with one
+    answer what the chosen one has no room for.
+    """
+
+    name = "best-route"
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        models: Mapping[str, str],
+        settings: Settings,
+        weights: Tariff,
+        *,
+        overflow: bool = True,
+    ) -> None:
+        """``models``: by lane. ``weights``: units of a token, read and written, at price 1."""
+        self._predictor = predictor
+        self._models = models
+        self._choice = BestRoute(settings)
+        self._weights = weights
+        self._overflow = overflow
+
+    def route(self, request: RouteRequest, lanes: Sequence[LaneView]) -> Decision:
+        """See :class:`fairgate.routing.base.Router`. Every lane has a model."""
+        prediction = self._predictor.predict(request.text)
+        ordered = by_price(lanes)
+        usable = [lane for lane in ordered if lane.up] or ordered
+        success = {lane.name: prediction.success[self._models[lane.name]] for lane in lanes}
+        chosen = self._choice.choose(
+            {lane.name: success[lane.name] for lane in usable},
+            {lane.name: self._tariff(lane) for lane in usable},
+            request.call.prompt_bytes / BYTES_PER_TOKEN,
+            self._lengths(request, usable),
+            threshold=1.0 if prediction.support <= 0 else request.quality,
+            most=None if may_sample(request.call) else 1,
+        )
+        first = Action(chosen.lane, chosen.samples)
+        at = [lane.name for lane in usable].index(chosen.lane)
+        dearer = [Action(lane.name) for lane in usable[at + 1 :]] if self._overflow else []
+        return Decision(
+            actions=(first, *dearer),
+            router=self.name,
+            version=self._predictor.version,
+            reason="samples" if chosen.samples > 1 else "difficulty",
+            predicted=success,
+            confidence=prediction.support,
+        )
+
+    def _tariff(self, lane: LaneView) -> Tariff:
+        return Tariff(lane.price * self._weights.input, lane.price * self._weights.output)
+
+    def _lengths(self, request: RouteRequest, lanes: Sequence[LaneView]) -> Mapping[str, float]:
+        length = min(request.max_output_tokens or OUTPUT_TOKENS, OUTPUT_TOKENS)
+        return {lane.name: float(length) for lane in lanes}
