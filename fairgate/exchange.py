@@ -26,7 +26,6 @@ from fairgate.refusing import Refuser
 from fairgate.routing.routed import Routed, named, route_request
 from fairgate.runtime import Runtime
 from fairgate.sampling import Plan, read_wishes
-from fairgate.telemetry import log_request
 from fairgate.ticket import SCOPE_KEY, Ticket
 from fairgate.usage import UsageScanner
 
@@ -189,8 +188,7 @@ class Exchange:
             passed = self._body(chunk, more)
             if more and not passed:
                 return
-            if passed is not chunk:
-                message = {"type": kind, "body": passed, "more_body": more}
+            message = {"type": kind, "body": passed, "more_body": more}
         elif kind in _FILES:
             self._file(message)
         try:
@@ -352,7 +350,7 @@ class Exchange:
             metrics.served(tenant, served.prompt_tokens, output, served.cost)
         if self.runtime.config.server.access_log is False:
             return
-        log_request(
+        self.runtime.log_request(
             {
                 "request_id": self.request_id,
                 "path": self.scope["path"],

@@ -27,6 +27,7 @@ from fairgate.routing.base import RouteRequest
 from fairgate.routing.knob import asked_quality
 from fairgate.routing.metrics import RoutingMetrics
 from fairgate.routing.routed import Routed
+from fairgate.telemetry import LogRequest, log_structured
 
 EMBEDDED = "embedded"
 
@@ -40,6 +41,7 @@ class Runtime:
         self.config = config
         self.identity = Identity(config)
         self.metrics = Metrics()
+        self.log_request: LogRequest = log_structured
         self.routing_metrics = RoutingMetrics(self.metrics.registry)
         self.gateway = gateway or f"gw-{secrets.token_hex(4)}"
         self.draining = False

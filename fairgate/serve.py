@@ -7,6 +7,7 @@ import contextlib
 import gc
 import signal
 import socket
+import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from fairgate.gateway.app import Gateway, Scrape
 from fairgate.gateway.joined_writes import Protocol
 from fairgate.reload import ConfigWatcher
 from fairgate.runtime import Runtime
+from fairgate.telemetry import request_log
 
 _BREAK_OFF_S = 1.0
 _OBJECTS_PER_COLLECTION = 20_000
@@ -78,6 +80,7 @@ async def serve(
     and in the end nothing that it started is left running.
     """
     async with Runtime.open(config, log_dir=log_dir) as runtime:
+        runtime.log_request = request_log(sys.stderr)
         _calm_garbage_collection()
         server = _Server(_uvicorn(config, runtime, place.scrape if place else None))
         stop = _drain_on_signals(server, runtime)

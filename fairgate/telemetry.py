@@ -13,25 +13,24 @@ from structlog.contextvars import get_contextvars
 
 _structured = structlog.get_logger("fairgate.access")
 
+LogRequest = Callable[[Mapping[str, Any]], None]
+"""Logs one request that ended, by its fields."""
 
-def _log_structured(fields: Mapping[str, Any]) -> None:
+
+def log_structured(fields: Mapping[str, Any]) -> None:
+    """By whatever structlog is configured to in this process."""
     _structured.info("request", **fields)
 
 
-_log_request: Callable[[Mapping[str, Any]], None] = _log_structured
-
-
-def log_request(fields: Mapping[str, Any]) -> None:
-    """Log one request that ended: as a line of JSON where :func:`configure_logging` says so, else
-    by whatever structlog is configured to in this process."""
-    _log_request(fields)
+def request_log(stream: TextIO) -> LogRequest:
+    """For a process that logs to ``stream`` as :func:`configure_logging` says."""
+    return log_structured if stream.isatty() else _RequestLines(stream)
 
 
 def configure_logging(*, console: bool | None = None) -> None:
     """JSON lines on stderr, or readable ones when it is a terminal (``None`` decides by itself)."""
     global _log_request
     pretty = sys.stderr.isatty() if console is None else console
-    _log_request = _log_structured if pretty else _RequestLines(sys.stderr)
     renderer: Any = (
         structlog.dev.ConsoleRenderer()
         if pretty

@@ -59,7 +59,8 @@ def best_of_success(
 
 def _beta_binomial(n: int, mean: float, concentration: float) -> list[float]:
     """Chances of 0 to ``n`` successes, each from the one before it."""
-    alpha, beta = mean * concentration, (1 - mean) * concentration
+    alpha = mean * concentration
+    beta = concentration - alpha  # so that the chances add up to 1 however close the mean is to it
     chance = 1.0
     for i in range(n):
         chance *= (beta + i) / (concentration + i)

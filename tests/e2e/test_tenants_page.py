@@ -19,9 +19,12 @@ from support.gateway import MODEL, Gateway, config, engine, gateway, key_of, lan
 
 import fairgate
 from fairgate import errors, headers
+from fairgate.codec import decode
 from fairgate.errors import MethodNotAllowed, Refusal, Throttled, Unauthenticated
 from fairgate.headers import LimitView
 from fairgate.me.report import Report
+from fairgate.routing.base import Action, Decision, RouteRequest
+from fairgate.routing.routed import Routed
 
 PACKAGE = Path(fairgate.__file__).parent
 PAGE = Path(__file__).parents[2] / "docs" / "tenants.md"
@@ -58,6 +61,8 @@ def sent_headers() -> set[str]:
     sent = headers.route_headers("r", lane="l", engine="e", queue_s=0.0)
     sent += [headers.DEGRADED_OPEN, *headers.limit_headers(view)]
     sent += headers.choice_headers(3, -0.5, "small")
+    call = decode("/v1/chat/completions", b"{}", max_choices=1)
+    sent += Routed(RouteRequest(call), Decision((Action("l"),), router="r")).headers()
     for refusal in (Unauthenticated(""), Throttled("", limit="tenant.daily", retry_after=1e6)):
         sent += headers.error_response(refusal, request_id="r", rng=Random(1)).headers
     return {name.decode() for name, _ in sent}
@@ -73,7 +78,10 @@ def test_every_header_that_is_sent_is_on_the_page_and_the_other_way_round():
 
 
 def test_every_header_that_is_read_is_on_the_page_and_the_other_way_round():
-    read = literals("identity.py", "sampling.py") | {headers.REQUEST_ID.decode(), "accept"}
+    read = literals("identity.py", "sampling.py", "routing/knob.py") | {
+        headers.REQUEST_ID.decode(),
+        "accept",
+    }
     assert set(named("Headers you may send")) == read
 
 

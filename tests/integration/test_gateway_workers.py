@@ -55,14 +55,19 @@ async def post(http: aiohttp.ClientSession, gate: Gateway, body: Any, name: str 
         return answer.status
 
 
-async def both_serve(http: aiohttp.ClientSession, gate: Gateway) -> None:
-    """Send requests until each worker has logged one."""
+async def both_serve(http: aiohttp.ClientSession, gate: Gateway) -> int:
+    """Send requests until each worker has logged one, and all are logged; how many they were."""
+    sent = 0
 
     async def done() -> bool:
+        nonlocal sent
+        sent += 1
         assert await post(http, gate, chat(max_tokens=1)) == 200
         return {line["worker"] for line in gate.logs("request")} == set(range(WORKERS))
 
     await eventually(done)
+    await eventually(lambda: len(gate.logs("request")) == sent)
+    return sent
 
 
 def children(pid: int) -> dict[int, str]:
@@ -118,8 +123,7 @@ async def test_capacity_is_shared_and_fair_over_workers(tmp_path, slow, http):
 
 async def test_metrics_of_all_workers_come_from_any_of_them(tmp_path, slow, http):
     with serving(tmp_path, config({"small": lane(slow.url)})) as gate:
-        await both_serve(http, gate)
-        sent = len(gate.logs("request"))
+        sent = await both_serve(http, gate)
         for _ in range(6):
             told = await metrics(http, gate.url)
             counted = {k: v for k, v in told.items() if k.startswith("fairgate_requests_total")}

@@ -435,7 +435,8 @@ def test_the_privilege_of_an_interaction_is_bounded(make: Make) -> None:
 
 
 def test_the_privilege_ends_when_the_interaction_idles(make: Make) -> None:
-    driver = make(engines=ONE, policy=Policy(interactions=Interactions(idle_s=10)))
+    policy = Policy(patience_s=0, interactions=Interactions(idle_s=10))
+    driver = make(engines=ONE, policy=policy)
     one = limits(rpm=1)
     driver.admit("r1", tenant_limits=one, interaction="agent")
     driver.settle("r1")

@@ -11,7 +11,7 @@ from fairgate import codec, configfile, headers
 from fairgate.accounting import Estimator, TokenEstimator
 from fairgate.admission.model import LaneStatistics
 from fairgate.identity import Identity
-from fairgate.routing.base import LaneView
+from fairgate.routing.base import LaneView, RouteRequest
 from fairgate.routing.most_free import MostFree
 from fairgate.usage import scanner_for
 from tests.bench.hotpath.cases import CASES
@@ -117,5 +117,5 @@ def test_usage_of_a_stream_of_400_chunks(benchmark: BenchmarkFixture) -> None:
 def test_router_decision(benchmark: BenchmarkFixture, router: MostFree) -> None:
     """Further routers join the list above."""
     lanes = [LaneView(f"lane{i}", 1.0 + i, LaneStatistics(1, 16, i, 16 - i, 0)) for i in range(4)]
-    call = _call("small")
-    assert benchmark(router.route, call, lanes)[0].name == "lane0"
+    request = RouteRequest(_call("small"))
+    assert benchmark(router.route, request, lanes).lanes[0] == "lane0"
