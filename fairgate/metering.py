@@ -149,10 +149,11 @@ class TokenMeter:
         elif observed.ended:
             pool.note_pace(observed.lane, usage.completion_tokens // call.choices, engine_s)
         served = pool.served(call, self.estimate, usage, learn=observed.ended)
-        prompt, output = served.prompt_tokens, served.tokens - served.prompt_tokens
-        self.routed.end(
-            Outcome(observed.lane, engine_s, prompt, output, observed.ended, observed.score)
-        )
+        if self.routed.on_end is not None:
+            prompt, output = served.prompt_tokens, served.tokens - served.prompt_tokens
+            ended, score = observed.ended, observed.score
+            outcome = Outcome(observed.lane, engine_s, prompt, output, ended, score)
+            self.routed.on_end(self.routed, outcome)
         return served
 
 

@@ -94,6 +94,8 @@ class Decision:
     @property
     def lanes(self) -> tuple[str, ...]:
         """The lanes of the actions, each once, in their order."""
+        if len(self.actions) == 1:
+            return (self.actions[0].lane,)
         return tuple(dict.fromkeys(action.lane for action in self.actions))
 
 

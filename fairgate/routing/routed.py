@@ -57,11 +57,6 @@ class Routed:
             told += f"; expected={expected:.2f}"
         return [(HEADER, told.encode("ascii", "replace"))]
 
-    def end(self, outcome: Outcome) -> None:
-        """It was served."""
-        if self.on_end is not None:
-            self.on_end(self, outcome)
-
 
 def route_request(request_id: str, call: Call, principal: Principal) -> RouteRequest:
     """What a router may know of a request before it is decided what it may ask for."""
