@@ -97,7 +97,7 @@ def _write(folder: Path, pool: str, store: str, engine: Mapping[str, Any]) -> st
 
 
 def _config(pool: str, store: str, engine: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything that a site would have on: keys, limits, two tenants; the gateway logs requests."""
+    """All that a site would have on: keys, limits, two tenants; the gateway logs requests."""
     limits = {"rpm": 100_000_000, "tpm": 100_000_000_000}
     hashes = [sha256(key.encode()).hexdigest() for key in KEYS]
     return {
