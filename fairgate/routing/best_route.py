@@ -66,7 +66,7 @@ def _beta_binomial(n: int, mean: float, concentration: float) -> list[float]:
         chance *= (beta + i) / (concentration + i)
     chances = [chance]
     for c in range(n):
-        chance *= (n - c) * (alpha + c) / ((c + 1) * (beta + n - c - 1))
+        chance *= (n - c) * (alpha + c) / ((c + 1) * (beta + (n - c - 1)))
         chances.append(chance)
     return chances
 
