@@ -42,10 +42,6 @@ class Routed:
     trial: bool = False
     """The second router of an A/B split decided."""
 
-    def samples(self, lane: str) -> int:
-        """Answers to draw on ``lane``."""
-        return next((a.samples for a in self.decision.actions if a.lane == lane), 1)
-
     def headers(self) -> list[Header]:
         """Who chose the lane and why; nothing where the client did."""
         decision = self.decision
