@@ -263,6 +263,11 @@ def sse_error(message: str, code: str, *, type: str = "server_error") -> bytes: 
     return b"\n\ndata: " + _encode({"error": error}) + b"\n\n"
 
 
+def length(declared: bytes | None) -> int | None:
+    """What a ``content-length`` says; ``None`` where there is none."""
+    return int(declared) if declared is not None and declared.isdigit() else None
+
+
 def _safe(value: str) -> bytes:
     """A header value of visible ASCII and spaces; anything else becomes ``?``."""
     return _UNSAFE.sub(b"?", value.encode("ascii", "replace"))
