@@ -181,7 +181,7 @@ class Exchange:
         watch = self.watch
         watch.outcome = "error"
         call = watch.ticket.meter.call if watch.ticket is not None else None
-        if watch.ended or call is None or not call.stream:
+        if watch.ended or call is None or not call.stream or not watch.scanner.cut():
             raise refusal
-        last = watch.scanner.finish() + headers.sse_error(refusal.message, refusal.code or "error")
+        last = headers.sse_error(refusal.message, refusal.code or "error")
         await self.client_send({"type": "http.response.body", "body": last})

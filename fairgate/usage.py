@@ -12,16 +12,17 @@ from msgspec import DecodeError, Raw, Struct
 from msgspec.json import Decoder
 
 from fairgate.codec import Route
+from fairgate.headers import sse_error
 
 HEAD_BYTES = 4 * 1024
 TAIL_BYTES = 16 * 1024
 """Of a JSON answer longer than twice these, only so much is kept from either end."""
 
-LINE_BYTES = 64 * 1024
-"""Of an event line longer than this only the end is looked at."""
+HELD_BYTES = 256 * 1024
+"""Of a longer event the beginning is passed on before its end has come."""
 
-HELD_BYTES = 4 * 1024
-"""A usage event is shorter than this; a longer partial event is passed on as it comes."""
+LINE_BYTES = 64 * 1024
+"""Of such an event only so much of its end is looked at."""
 
 _USAGE = re.compile(rb'"usage"\s*+:\s*+(\{[^{}]*+(?:\{[^{}]*+\}[^{}]*+)*+\})')
 _ERROR_EVENT = re.compile(
@@ -31,6 +32,7 @@ _ERROR_EVENT = re.compile(
 )
 _RESPONSE_ID = re.compile(rb'"id"\s*:\s*"(resp_[\x21\x23-\x5b\x5d-\x7e]{1,256})"')
 _EVENT_END = re.compile(rb"\n\r?\n")
+_EVENT_ENDS = (b"\n\n", b"\n\r\n")
 _CHOICE = (b'"choices":[{', b'"choices": [{')
 _NO_CHOICE = (b'"choices":[]', b'"choices": []')
 _DELTA = (b'.delta","', b'.delta", "')
@@ -77,6 +79,7 @@ class _Event(Struct):
 _decode_usage = Decoder(_WireUsage).decode
 _decode_answer = Decoder(_Answer).decode
 _decode_event = Decoder(_Event).decode
+_decode_any = Decoder(Raw).decode
 
 
 def scanner_for(route: Route, content_type: bytes, *, hide_usage: bool = False) -> UsageScanner:
@@ -105,8 +108,13 @@ class UsageScanner:
         return chunk
 
     def finish(self) -> bytes:
-        """The answer ended, or broke off: what is still to be sent on."""
+        """The answer ended: what is still to be sent on."""
         return b""
+
+    def cut(self) -> bool:
+        """The answer broke off: forget what waits to be sent on. Whether an event may follow."""
+        self.finish()
+        return False
 
     @property
     def usage(self) -> Usage:
@@ -143,119 +151,132 @@ class JsonScanner(UsageScanner):
 
 
 class SseScanner(UsageScanner):
-    """An event stream that passes unchanged and at once. The last usage seen counts.
+    """An event stream, passed unchanged, event by event. The last usage seen counts.
 
-    Looks at whole lines only, so chunks may split anywhere; engines send whole events, so a line
-    is rarely put together from parts.
+    Engines send whole events, and those pass at once. The beginning of one waits for its rest: no
+    client can use it earlier, and where the engine breaks off the client stands between two events.
     """
 
     def __init__(self, route: Route) -> None:
         super().__init__()
         self._output = _DELTA if route == "responses" else _CHOICE
         self._role_events = 1 if route == "chat" else 0
-        self._partial: list[bytes] = []
-        self._partial_bytes = 0
+        self._waiting = bytearray()
+        """The event that has begun."""
+        self._passed = 0
+        """How much of it was passed on already, since it is so long."""
         self._usage: Usage | None = None
 
     def feed(self, chunk: bytes) -> bytes:
-        if not self._partial and chunk.endswith(b"\n"):
-            self._look(chunk)
-        else:
-            self._join(chunk)
-        return chunk
+        if chunk.endswith(_EVENT_ENDS) and not self._waiting:
+            return self._whole(chunk, self._look(chunk))
+        return self._join(chunk)
 
     def finish(self) -> bytes:
-        self._look(b"".join(self._partial))
-        self._partial.clear()
-        return b""
+        if self._passed or _is_last_event(self._waiting):
+            return self._rest()
+        self.cut()
+        self.failed = True
+        return sse_error("the engine's answer ended inside an event", "engine_failed")
+
+    def cut(self) -> bool:
+        between_events = not self._passed
+        self._waiting.clear()
+        self._passed = 0
+        return between_events
 
     @property
     def usage(self) -> Usage:
         return self._usage or Usage(completion_tokens=max(self.events - self._role_events, 0))
 
-    def _join(self, chunk: bytes) -> None:
-        """Look at the lines that ``chunk`` completes and keep the one that it begins."""
-        end = chunk.rfind(b"\n") + 1
-        if end:
-            self._look(b"".join((*self._partial, chunk[:end])))
-            self._partial.clear()
-            self._partial_bytes = 0
-        if end < len(chunk):
-            self._partial.append(chunk[end:])
-            self._partial_bytes += len(chunk) - end
-        if self._partial_bytes > 2 * LINE_BYTES:
-            self._partial = [b"".join(self._partial)[-LINE_BYTES:]]
-            self._partial_bytes = LINE_BYTES
+    def _join(self, chunk: bytes) -> bytes:
+        """Pass the events that ``chunk`` completes, and keep the one that it begins."""
+        waiting = self._waiting
+        searched = max(0, len(waiting) - 3)
+        waiting += chunk
+        end = _events_end(waiting, searched)
+        events = bytes(waiting[:end])
+        del waiting[:end]
+        passed = self._events(events) if end else b""
+        if len(waiting) > HELD_BYTES or self._passed:
+            passed += waiting[self._passed :]
+            del waiting[: -LINE_BYTES if len(waiting) > HELD_BYTES + LINE_BYTES else 0]
+            self._passed = len(waiting)
+        return passed
 
-    def _look(self, lines: bytes) -> None:
+    def _rest(self) -> bytes:
+        events = bytes(self._waiting)
+        self._waiting.clear()
+        return self._events(events)
+
+    def _events(self, events: bytes) -> bytes:
+        """What is still to be passed of ``events``, the first of which may have been begun."""
+        has_usage = self._look(events)
+        begun, self._passed = self._passed, 0
+        if not begun:
+            return self._whole(events, has_usage)
+        end = _first_end(events)
+        return events[begun:end] + self._whole(events[end:], has_usage)
+
+    def _whole(self, events: bytes, has_usage: bool) -> bytes:
+        """What to pass of whole events."""
+        return events
+
+    def _look(self, lines: bytes) -> bool:
+        """Whether a usage may be in them."""
         self.events += lines.count(self._output[0]) or lines.count(self._output[1])
-        if b'"usage"' in lines:
-            self._usage = _last_usage(lines) or self._usage
         if b'"error"' in lines and _ERROR_EVENT.search(lines):
             self.failed = True
         if self._output is _DELTA and not self.response_id:
             self.response_id = _response_id(lines)
+        if b'"usage"' not in lines:
+            return False
+        self._usage = _last_usage(lines) or self._usage
+        return True
 
 
 class HidingScanner(SseScanner):
-    """An event stream from which the usage event is withheld; the client did not ask for it.
+    """An event stream from which the usage event is withheld; the client did not ask for it."""
 
-    Only that event is cut out. An incomplete event at the end of a chunk waits for its rest while
-    it may be the usage event (short, and without a choice yet); no client could use it earlier.
-    """
-
-    def __init__(self, route: Route) -> None:
-        super().__init__(route)
-        self._held = b""
-        self._inside = False
-        """The stream stands inside an event whose beginning was passed on."""
-
-    def feed(self, chunk: bytes) -> bytes:
-        super().feed(chunk)
-        whole = chunk.endswith(b"\n\n") and not self._inside and not self._held
-        if whole and b'"usage"' not in chunk:
-            return chunk  # as nearly all are
-        data = self._held + chunk if self._held else chunk
-        end = _events_end(data)
-        passed = data[:end]
-        if b'"usage"' in passed and _has(_NO_CHOICE, passed):
-            passed = self._without_usage(passed)
-        self._inside = self._inside and not end
-        partial = data[end:]
-        self._held = b""
-        return passed + self._hold(partial) if partial else passed
-
-    def finish(self) -> bytes:
-        super().finish()
-        held, self._held = self._held, b""
-        return b"" if _has(_NO_CHOICE, held) else held
-
-    def _hold(self, partial: bytes) -> bytes:
-        """Keep what must wait of an incomplete event and return the rest.
-
-        Its line ends always wait: they may be the first half of its blank line.
-        """
-        self._inside = self._inside or len(partial) > HELD_BYTES or _has(_CHOICE, partial)
-        passed = partial.rstrip(b"\r\n") if self._inside else b""
-        self._held = partial[len(passed) :]
-        return passed
-
-    def _without_usage(self, events: bytes) -> bytes:
-        """``events`` without usage events; the end of one that began earlier always stays."""
+    def _whole(self, events: bytes, has_usage: bool) -> bytes:
+        if not has_usage or not _has(_NO_CHOICE, events):
+            return events
         kept = []
         start = 0
         for match in _EVENT_END.finditer(events):
             event = events[start : match.end()]
-            if (self._inside and start == 0) or not _is_usage_event(event):
+            if not _is_usage_event(event):
                 kept.append(event)
             start = match.end()
-        return b"".join(kept)
+        return b"".join(kept) + (b"" if _is_usage_event(events[start:]) else events[start:])
 
 
-def _events_end(data: bytes) -> int:
-    """Where the last complete event of ``data`` ends; 0 if none does."""
-    plain, crlf = data.rfind(b"\n\n"), data.rfind(b"\n\r\n")
+def _events_end(data: bytearray, start: int) -> int:
+    """Where the last complete event of ``data`` ends, searched from ``start``; 0 if none does."""
+    plain, crlf = data.rfind(b"\n\n", start), data.rfind(b"\n\r\n", start)
     return max(plain + 2 if plain >= 0 else 0, crlf + 3 if crlf >= 0 else 0)
+
+
+def _first_end(events: bytes) -> int:
+    match = _EVENT_END.search(events)
+    return match.end() if match else len(events)
+
+
+def _is_last_event(data: bytearray) -> bool:
+    """Whether a stream may end with ``data``: nothing, or an event without its blank line."""
+    for line in data.splitlines():
+        name, _, value = line.partition(b":")
+        if name == b"data" and value.strip() != b"[DONE]" and not _is_json(value):
+            return False
+    return True
+
+
+def _is_json(data: bytes | bytearray) -> bool:
+    try:
+        _decode_any(data)
+    except (DecodeError, RecursionError):
+        return False
+    return True
 
 
 def _response_id(data: bytes | bytearray) -> bytes:

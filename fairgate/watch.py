@@ -145,7 +145,7 @@ class Watch:
         if self.status >= HTTPStatus.BAD_REQUEST:
             return Served(void=False)
         if not self.ended:
-            self.scanner.finish()
+            self.scanner.cut()
         served = ticket.meter.served(self._observed(ticket))
         return replace(served, continues_as=self._next_id(ticket))
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from fairgate.usage import (
     HEAD_BYTES,
     HELD_BYTES,
+    LINE_BYTES,
     TAIL_BYTES,
     HidingScanner,
     JsonScanner,
@@ -79,9 +80,7 @@ def test_the_content_type_chooses_the_scanner() -> None:
 @given(CUTS)
 def test_a_stream_passes_unchanged_and_tells_its_usage(cuts: list[int]) -> None:
     scanner = SseScanner("chat")
-    for piece in pieces(STREAM, cuts):
-        assert scanner.feed(piece) is piece
-    assert scanner.finish() == b""
+    assert run(scanner, pieces(STREAM, cuts)) == STREAM
     assert scanner.usage == EXACT
     assert (scanner.events, scanner.failed) == (4, False)
 
@@ -100,31 +99,64 @@ def test_hiding_byte_by_byte() -> None:
 
 
 @given(CUTS, st.integers(min_value=0, max_value=len(STREAM)))
-def test_a_stream_that_breaks_off_loses_nothing_but_usage(cuts: list[int], end: int) -> None:
+def test_a_stream_that_breaks_off_leaves_the_client_between_two_events(
+    cuts: list[int], end: int
+) -> None:
+    scanner = SseScanner("chat")
+    passed = b"".join(scanner.feed(piece) for piece in pieces(STREAM[:end], cuts))
+    assert scanner.cut()
+    assert passed == STREAM[: STREAM.rfind(b"\n\n", 0, end) + 2 if b"\n\n" in STREAM[:end] else 0]
+
+
+@given(CUTS, st.integers(min_value=0, max_value=len(STREAM)))
+def test_a_stream_that_ends_inside_an_event_ends_with_an_error(cuts: list[int], end: int) -> None:
     scanner = HidingScanner("chat")
     passed = run(scanner, pieces(STREAM[:end], cuts))
-    after_usage = STREAM[len(CONTENT + USAGE_EVENT) : end]
-    assert passed in (STREAM[:end], CONTENT + after_usage)
     assert b'"completion_tokens":12' not in passed
+    if scanner.failed:
+        *_, last, nothing = passed.split(b"\n\n")
+        assert (
+            "ended inside an event" in json.loads(last.removeprefix(b"data: "))["error"]["message"]
+        )
+        assert nothing == b""
+    else:
+        after_usage = STREAM[len(CONTENT + USAGE_EVENT) : end]
+        assert passed in (STREAM[:end], CONTENT + after_usage)
+
+
+def test_a_stream_may_end_without_its_last_blank_line() -> None:
+    for last in (b"data: [DONE]", chunk("x").rstrip(), b": bye", b"data: [DONE]\r\n"):
+        scanner = SseScanner("chat")
+        assert run(scanner, [CONTENT, last]) == CONTENT + last
+        assert not scanner.failed
 
 
 def test_whole_events_are_never_delayed_or_copied() -> None:
-    scanner = HidingScanner("chat")
-    for piece in (chunk("a"), chunk("b") + chunk("c"), chunk("null", usage=None)):
-        assert scanner.feed(piece) is piece
-    piece = chunk("a long event that comes in two parts")
-    first = scanner.feed(piece[:-10])
-    assert first == piece[:-10]  # it has a choice, so it is no usage event
-    assert first + scanner.feed(piece[-10:]) == piece
+    for scanner in (SseScanner("chat"), HidingScanner("chat")):
+        for piece in (chunk("a"), chunk("b") + chunk("c"), chunk("null", usage=None)):
+            assert scanner.feed(piece) is piece
 
 
-def test_a_partial_event_is_held_only_while_it_may_be_the_usage_event() -> None:
+def test_a_partial_event_waits_for_its_end() -> None:
+    scanner = SseScanner("chat")
+    piece = chunk("a long event that comes in three parts")
+    assert scanner.feed(chunk("b") + piece[:20]) == chunk("b")
+    assert scanner.feed(piece[20:-1]) == b""
+    assert scanner.feed(piece[-1:]) == piece
+
+
+@given(CUTS, st.integers(min_value=1, max_value=3))
+def test_a_very_long_event_is_passed_on_before_its_end(cuts: list[int], times: int) -> None:
+    long = b"data: " + b"x" * (times * HELD_BYTES)
+    usage = b'"usage":{"prompt_tokens":3,"completion_tokens":4}\n\n'
     scanner = HidingScanner("chat")
-    assert scanner.feed(USAGE_EVENT[:-40]) == b""
-    assert scanner.feed(USAGE_EVENT[-40:]) == b""
-    long = b"data: " + b"x" * HELD_BYTES
     assert scanner.feed(long) == long
-    assert scanner.feed(b'"usage"\n\n') == b'"usage"\n\n'
+    assert not scanner.cut()  # nothing may follow the half of an event
+    scanner = HidingScanner("chat")
+    stream = long + usage + chunk("after") + USAGE_EVENT + DONE
+    assert run(scanner, pieces(stream, [c * 50 * times for c in cuts])) == stream.replace(
+        USAGE_EVENT, b""
+    )
 
 
 def test_usage_beside_content_is_not_hidden() -> None:
@@ -240,10 +272,11 @@ def test_a_long_json_answer_is_kept_only_at_its_ends(first: bool) -> None:
     assert len(scanner._kept) <= 2 * (HEAD_BYTES + TAIL_BYTES)
 
 
-def test_a_line_without_end_is_not_collected() -> None:
+def test_an_event_without_end_is_not_collected() -> None:
     scanner = SseScanner("chat")
-    for _ in range(400):
+    for _ in range(1200):
         scanner.feed(b"x" * 1000)
+        assert len(scanner._waiting) <= HELD_BYTES + LINE_BYTES
     scanner.feed(b',"usage":{"prompt_tokens":3,"completion_tokens":4}}\n\n')
     assert scanner.usage == Usage(3, 4, 0, True)
 
@@ -271,8 +304,11 @@ def test_odd_usage_is_ignored(usage: str) -> None:
     )
 )
 def test_noise_passes_unchanged(noise: list[bytes]) -> None:
-    assert run(SseScanner("chat"), noise) == b"".join(noise)
+    sse = SseScanner("chat")
+    passed = b"".join(map(sse.feed, noise))
+    assert b"".join(noise).startswith(passed)
+    assert passed + sse._rest() == b"".join(noise)
     assert run(JsonScanner(), noise) == b"".join(noise)
     hiding = HidingScanner("chat")
-    passed = run(hiding, noise)
+    passed = b"".join(map(hiding.feed, noise))
     assert len(passed) <= len(b"".join(noise))
