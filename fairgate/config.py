@@ -296,9 +296,27 @@ class Timeouts(Base, frozen=True):
     first_byte_s: Positive = 600.0
     idle_s: Positive = 300.0
     """Longest silence of an engine inside an answer."""
+    answer_s: Positive = 3600.0
+    """Longest time that an engine may take for one stream."""
+    head_s: Positive = 30.0
+    """Longest time a client may take for the head of a request, and to begin its first one."""
     body_s: Positive = 60.0
     """Longest time a client may take to send its body."""
+    send_s: Positive = 60.0
+    """Longest time for which a client may take nothing of an answer that is ready for it."""
     drain_s: Positive = 30.0
+    """From SIGTERM until requests under way are told to come back; those in line as well."""
+
+
+class Breaker(Base, frozen=True):
+    """When an engine gets no requests although its health check is fine."""
+
+    failures: Count = 5
+    """Requests in a row that it could not be reached for, did not answer in time, broke off or
+    answered with 502, 503 or 504."""
+    open_s: Positive = 2.0
+    """It is left alone so long, then gets one request; twice as long each time that fails."""
+    longest_s: Positive = 60.0
 
 
 class Server(Base, frozen=True):
@@ -307,6 +325,8 @@ class Server(Base, frozen=True):
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8080
     max_body_bytes: Count = 16 * 1024 * 1024
+    max_answer_bytes: Count = 256 * 1024 * 1024
+    """Of an engine's answer; one that sends more is broken off."""
     access_log: bool | None = None
     """One log line per request; ``None``: from ``fairgate serve``, not from a mounted FairGate,
     whose server writes its own."""
@@ -321,6 +341,7 @@ class Config(Base, frozen=True):
     store: Store = Store()
     server: Server = Server()
     timeouts: Timeouts = Timeouts()
+    breaker: Breaker = Breaker()
     anonymous: Name | None = None
     """Tenant of requests without a known key; ``None``: they are answered 401."""
     routes: tuple[Route, ...] = ()

@@ -12,13 +12,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from fairgate.pool import Pool
 
 OTHER = "other"
+
+_CIRCUITS = ("closed", "half-open", "open")
 
 _QUEUE_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _TTFT_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -117,6 +119,28 @@ class _Tenants(Collector):
         yield from (requests, tokens, service, queue, ttft)
 
 
+class _Circuits(Collector):
+    """How this process' requests fare at each engine."""
+
+    def __init__(self) -> None:
+        self.pools: Mapping[str, Pool] = {}
+
+    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+        labels = ("pool", "lane", "engine")
+        state = GaugeMetricFamily(
+            "fairgate_circuit_state", "Of an engine's breaker: 0 closed, 1 half-open, 2 open.",
+            labels=labels,
+        )  # fmt: skip
+        failures = CounterMetricFamily(
+            "fairgate_circuit_failures", "Requests that an engine failed.", labels=labels
+        )
+        for name, pool in self.pools.items():
+            for lane, engine, breaker in pool.monitor.circuits():
+                state.add_metric((name, lane, engine), _CIRCUITS.index(breaker.circuit))
+                failures.add_metric((name, lane, engine), breaker.failures)
+        yield from (state, failures)
+
+
 class Metrics:
     """All of them, in a registry of their own."""
 
@@ -125,6 +149,8 @@ class Metrics:
         self._label = TenantLabels()
         self._tenants = _Tenants(self._label)
         self.registry.register(self._tenants)
+        self._circuits = _Circuits()
+        self.registry.register(self._circuits)
         r = self.registry
         self._throttled = Counter(
             "fairgate_throttled", "Requests refused, by the limit that did.",
@@ -194,6 +220,7 @@ class Metrics:
 
     def render(self, pools: Mapping[str, Pool]) -> bytes:
         """The exposition text, with the pools' state as of their last heartbeat."""
+        self._circuits.pools = pools
         for name, pool in pools.items():
             self._gateways.labels(name).set(pool.admission.pool.gateways)
             statistics = pool.admission.statistics()

@@ -66,6 +66,7 @@ class Pool:
             engines,
             interval_s=config.store.heartbeat_s,
             on_change=lambda: self.admission.renew_soon(),
+            breaker=config.breaker,
         )
         self.admission = Admission(
             ledger,

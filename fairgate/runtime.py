@@ -74,7 +74,10 @@ class Runtime:
             url = await store_url(config, stack)
             link = Link(url, timeout_s=config.store.timeout_s)
             stack.push_async_callback(link.close)
-            client = HttpClient(connect_s=config.timeouts.connect_s)
+            client = HttpClient(
+                connect_s=config.timeouts.connect_s,
+                max_answer_bytes=config.server.max_answer_bytes,
+            )
             runtime.http = await stack.enter_async_context(client)
             runtime.judging = Judging(runtime.http.session)
             stack.push_async_callback(runtime.judging.stop)

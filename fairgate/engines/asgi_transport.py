@@ -72,6 +72,8 @@ class AsgiAnswer:
         """The last part was taken."""
         self._task: asyncio.Task[None] | None = None
         self._idle_s: float | None = None
+        self._ends_at: float | None = None
+        """By the event loop's clock."""
 
     async def run(self, app: ASGIApp) -> None:
         """Let the app answer; what it raises is the engine's failure, not ours."""
@@ -136,11 +138,7 @@ class AsgiAnswer:
         while not self._read:
             if self._failure is not None and self._parts.empty():
                 raise self._failure
-            try:
-                async with asyncio.timeout(self._idle_s):
-                    item = await self._parts.get()
-            except TimeoutError:
-                raise EngineError("Silence") from None
+            item = await self._next()
             if isinstance(item, EngineError):
                 raise item
             chunk, more = item
@@ -149,12 +147,23 @@ class AsgiAnswer:
                 return chunk
         return b""
 
+    async def _next(self) -> tuple[bytes, bool] | EngineError:
+        idle_s, ends_at = self._idle_s, self._ends_at
+        if ends_at is not None and asyncio.get_running_loop().time() > ends_at:
+            raise EngineError("no end in time")
+        try:
+            async with asyncio.timeout(idle_s):
+                return await self._parts.get()
+        except TimeoutError:
+            raise EngineError(f"silent for {idle_s:g} s") from None
+
     async def parts(self) -> AsyncIterator[bytes]:
         while chunk := await self.part():
             yield chunk
 
-    def limit_silence(self, idle_s: float) -> None:
+    def limit_time(self, *, idle_s: float, total_s: float) -> None:
         self._idle_s = idle_s
+        self._ends_at = asyncio.get_running_loop().time() + total_s
 
     def close(self) -> None:
         if self._read or self._gone.is_set():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import sys
 from collections import defaultdict
 from functools import cached_property
 from typing import NamedTuple, Self
@@ -33,9 +34,11 @@ class HttpClient:
 
     session: aiohttp.ClientSession
 
-    def __init__(self, *, connect_s: float = 10.0) -> None:
-        """``connect_s``: longest wait for a connection, TLS included."""
+    def __init__(self, *, connect_s: float = 10.0, max_answer_bytes: int = sys.maxsize) -> None:
+        """``connect_s``: longest wait for a connection, TLS included. An answer of more than
+        ``max_answer_bytes`` fails."""
         self._connect_s = connect_s
+        self._max_answer_bytes = max_answer_bytes
         self._free: defaultdict[Origin, list[Connection]] = defaultdict(list)
         self._all: set[Connection] = set()
         self._pruning: asyncio.TimerHandle | None = None
@@ -101,7 +104,10 @@ class HttpClient:
         try:
             async with asyncio.timeout(self._connect_s):
                 _, connection = await loop.create_connection(
-                    lambda: Connection(freed, lost), origin.host, origin.port, ssl=tls
+                    lambda: Connection(freed, lost, max_answer_bytes=self._max_answer_bytes),
+                    origin.host,
+                    origin.port,
+                    ssl=tls,
                 )
         except OSError as error:
             raise EngineUnreachable(type(error).__name__) from error

@@ -35,10 +35,15 @@ class Connection(asyncio.Protocol):
     """
 
     def __init__(
-        self, freed: Callable[[Connection], None], lost: Callable[[Connection], None]
+        self,
+        freed: Callable[[Connection], None],
+        lost: Callable[[Connection], None],
+        *,
+        max_answer_bytes: int,
     ) -> None:
         self._freed = freed
         self._lost = lost
+        self.max_answer_bytes = max_answer_bytes
         self._transport: asyncio.Transport
         self._answer: HttpAnswer | None = None
         self._parser = HttpResponseParser(self)
@@ -171,8 +176,10 @@ class HttpAnswer:
         self._failure: EngineError | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._silence: asyncio.TimerHandle | None = None
+        self._left_bytes = connection.max_answer_bytes
         self._idle_s = 0.0
         self._heard_at = 0.0
+        self._ends_at = 0.0
 
     @property
     def has_begun(self) -> bool:
@@ -207,10 +214,11 @@ class HttpAnswer:
         while part := await self.part():
             yield part
 
-    def limit_silence(self, idle_s: float) -> None:
+    def limit_time(self, *, idle_s: float, total_s: float) -> None:
         self._idle_s, self._heard_at = idle_s, self._loop.time()
+        self._ends_at = self._heard_at + total_s
         if not self._complete:
-            self._silence = self._loop.call_later(idle_s, self._check_silence)
+            self._silence = self._loop.call_later(min(idle_s, total_s), self._check_time)
 
     def close(self) -> None:
         self._stop_listening()
@@ -243,15 +251,23 @@ class HttpAnswer:
             if not self._complete and self._failure is None:
                 self._connection.resume()
 
-    def _check_silence(self) -> None:
-        left = self._heard_at + self._idle_s - self._loop.time()
+    def _check_time(self) -> None:
+        now = self._loop.time()
+        left_s = self._heard_at + self._idle_s - now
         if self._paused:
-            left = self._idle_s  # it is we who do not listen
-        if left > 0:
-            self._silence = self._loop.call_later(left, self._check_silence)
+            left_s = self._idle_s  # it is we who do not listen
+        if now >= self._ends_at:
+            self._break_off("no end in time")
+        elif left_s <= 0:
+            self._break_off(f"silent for {self._idle_s:g} s")
         else:
-            self.fail(EngineError(f"silent for {self._idle_s:g} s"))
-            self._connection.close()
+            self._silence = self._loop.call_later(
+                min(left_s, self._ends_at - now), self._check_time
+            )
+
+    def _break_off(self, why: str) -> None:
+        self.fail(EngineError(why))
+        self._connection.close()
 
     # The connection's side
 
@@ -261,7 +277,12 @@ class HttpAnswer:
 
     def take(self, data: bytes) -> None:
         self._parts.append(data)
-        self._held_bytes += len(data)
+        size = len(data)
+        self._held_bytes += size
+        self._left_bytes -= size
+        if self._left_bytes < 0:
+            self._break_off("it sends more than an answer may have")
+            return
         if self._silence is not None:
             self._heard_at = self._loop.time()
         if not self._wants_all:

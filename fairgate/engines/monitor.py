@@ -1,4 +1,4 @@
-"""Watches a pool's engines: probes each, and says what capacity the ledger may count on."""
+"""Watches a pool's engines: what capacity the ledger may count on, as probes and requests tell."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 import structlog
 
 from fairgate.admission.model import EngineReport
+from fairgate.config import Breaker as BreakerSettings
 from fairgate.config import Lane
 from fairgate.engines.base import Engine, EngineStatus
+from fairgate.engines.breaker import Breaker
 from fairgate.engines.pressure import pressure
 
 UNTOLD_MAX_NUM_SEQS = 256
@@ -22,9 +24,16 @@ log = structlog.get_logger("fairgate.engines")
 
 
 class _Watched:
-    def __init__(self, lane: str, engine: Engine, limits: tuple[int | None, int | None]) -> None:
+    def __init__(
+        self,
+        lane: str,
+        engine: Engine,
+        limits: tuple[int | None, int | None],
+        breaker: Breaker,
+    ) -> None:
         self.lane = lane
         self.engine = engine
+        self.breaker = breaker
         self.max_num_seqs, self.kv_cache_tokens = limits
         self.status = EngineStatus(up=False, detail="not probed yet")
         self.up = False
@@ -35,19 +44,23 @@ class _Watched:
         kv_cache_tokens = self.kv_cache_tokens
         if kv_cache_tokens is None:
             kv_cache_tokens = s.kv_cache_tokens or 0
+        circuit = self.breaker.circuit
+        max_num_seqs = self.max_num_seqs or s.max_num_seqs or UNTOLD_MAX_NUM_SEQS
         return EngineReport(
             lane=self.lane,
             name=self.engine.name,
-            up=self.up,
-            max_num_seqs=self.max_num_seqs or s.max_num_seqs or UNTOLD_MAX_NUM_SEQS,
+            up=self.up and circuit != "open",
+            max_num_seqs=1 if circuit == "half-open" else max_num_seqs,
             kv_cache_tokens=kv_cache_tokens,
             pressure=pressure(s) if s.up else -1.0,
         )
 
 
 class EngineMonitor:
-    """Probes every engine each ``interval_s`` seconds; ``on_change`` is called when one goes up or
-    down."""
+    """Probes every engine each ``interval_s`` seconds, and is told how requests ended.
+
+    ``on_change`` is called when the capacity of one comes or goes.
+    """
 
     def __init__(
         self,
@@ -56,12 +69,18 @@ class EngineMonitor:
         *,
         interval_s: float,
         on_change: Callable[[], None],
+        breaker: BreakerSettings | None = None,
     ) -> None:
+        settings = breaker or BreakerSettings()
         self._watched = {
-            (lane, engine.name): _Watched(lane, engine, _configured(lanes[lane], index))
+            (lane, engine.name): _Watched(
+                lane, engine, _configured(lanes[lane], index), Breaker(settings)
+            )
             for lane, members in engines.items()
             for index, engine in enumerate(members)
         }
+        self.doubted = False
+        """An engine's last request failed: :meth:`went_well` wants to know of those that did."""
         self._interval_s = interval_s
         self._on_change = on_change
         self._task: asyncio.Task[None] | None = None
@@ -83,12 +102,45 @@ class EngineMonitor:
         """Capacity of every engine, for the heartbeat."""
         return [watched.report() for watched in self._watched.values()]
 
-    def failed(self, lane: str, name: str) -> None:
+    def circuits(self) -> list[tuple[str, str, Breaker]]:
+        """Lane and name of every engine, and its circuit breaker."""
+        return [(w.lane, w.engine.name, w.breaker) for w in self._watched.values()]
+
+    def unreachable(self, lane: str, name: str, granted_at: float) -> None:
         """A request could not reach the engine: it is down until a probe says otherwise."""
         watched = self._watched.get((lane, name))
         if watched is not None:
             watched.failures = _FAILURES
             self._set(watched, up=False)
+            self.failed(lane, name, granted_at)
+
+    def failed(self, lane: str, name: str, granted_at: float) -> None:
+        """The engine failed a request that was granted then (``time.perf_counter()``)."""
+        watched = self._watched.get((lane, name))
+        if watched is None:
+            return
+        self.doubted = True
+        wait_s = watched.breaker.failed(granted_at)
+        if wait_s is not None:
+            log.error(
+                "engine keeps failing",
+                lane=lane,
+                engine=name,
+                failures=watched.breaker.in_row,
+                tried_again_in_s=round(wait_s, 1),
+            )
+            self._on_change()
+
+    def went_well(self, lane: str, name: str) -> None:
+        """The engine served a request in whole; to be told while :attr:`doubted`."""
+        watched = self._watched.get((lane, name))
+        if watched is None:
+            return
+        closed = watched.breaker.went_well()
+        self.doubted = any(w.breaker.in_row for w in self._watched.values())
+        if closed:
+            log.info("engine serves again", lane=lane, engine=name)
+            self._on_change()
 
     async def start(self) -> None:
         """Probe all once, then go on in the background."""

@@ -32,8 +32,9 @@ class Answer(Protocol):
         Raises ``EngineError`` when the engine breaks off.
         """
 
-    def limit_silence(self, idle_s: float) -> None:
-        """From here on ``idle_s`` seconds without a byte are an ``EngineError``."""
+    def limit_time(self, *, idle_s: float, total_s: float) -> None:
+        """From here on ``idle_s`` seconds without a byte are an ``EngineError``, and ``total_s``
+        seconds without the end."""
 
     def close(self) -> None:
         """Done with it: an engine that is not finished is told to stop working. Idempotent."""

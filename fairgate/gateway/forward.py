@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
+
 import structlog
 from starlette.types import Message, Receive, Scope, Send
 
@@ -24,7 +26,10 @@ from fairgate.within import Within
 ATTEMPTS = 2
 """Engines that a request is tried on: more would let one that kills engines kill them all."""
 
-_RETRIED = frozenset({502, 503, 504})
+_OUT_OF_ORDER = frozenset({502, 503, 504})
+"""By its own word the engine cannot serve. With 500 it says so of one request, whose own fault it
+may be: that is tried again, but an engine is not given up for it."""
+
 _HOP_BY_HOP = frozenset(
     {
         b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-connection", b"te", b"trailer",
@@ -56,7 +61,7 @@ class Forwarder:
         with ticket.inbox:  # until the client leaves
             answer, first = await self._open(scope, ticket)
             if stream:
-                await _stream(answer, first, send)
+                await _stream(answer, first, ticket, send)
         # Outside the block: the server reports a disconnect as soon as the answer is complete.
         if not stream:
             self._runtime.judging.look(ticket, first)
@@ -75,12 +80,16 @@ class Forwarder:
         """An answer; while the client has seen nothing, another engine is tried if one fails."""
         for _ in range(ATTEMPTS - 1):
             try:
-                return await self._ask(scope, ticket)
+                answer, first = await self._ask(scope, ticket)
             except GatewayTimeout:
                 raise  # as much patience again would be no service
             except Refusal as failure:
-                engine = ticket.grant.engine if ticket.grant else ""
-                log.warning("engine failed", engine=engine, error=failure.message)
+                _log_failure(ticket, failure.message)
+            else:
+                if answer.status != HTTPStatus.INTERNAL_SERVER_ERROR:
+                    return answer, first
+                answer.close()
+                _log_failure(ticket, "the engine answered 500")
             await ticket.move()
         return await self._ask(scope, ticket)
 
@@ -99,12 +108,13 @@ class Forwarder:
             with Within(timeout_s):
                 return await self._post(scope, ticket, engine)
         except EngineUnreachable as error:
-            if ticket.grant is not None:
-                ticket.pool.monitor.failed(ticket.grant.lane, engine.name)
+            _blame(ticket, unreachable=True)
             raise BadGateway(f"the engine cannot be reached ({error})") from error
         except TimeoutError:
+            _blame(ticket)
             raise GatewayTimeout(f"the engine sent nothing within {timeout_s:g} s") from None
         except EngineError as error:
+            _blame(ticket)
             raise BadGateway(f"the engine failed ({error})") from error
 
     async def _post(self, scope: Scope, ticket: Ticket, engine: Engine) -> _Begun:
@@ -119,22 +129,26 @@ class Forwarder:
             raise BadGateway("the granted engine is not reached through the gateway")
         answer = await engine.transport.post(scope["path"], body, _request_headers(scope, ticket))
         try:
-            return answer, await self._first_part(answer, whole=not ticket.call.stream)
+            return answer, await self._first_part(answer, ticket)
         except BaseException:
             answer.close()
             raise
 
-    async def _first_part(self, answer: Answer, *, whole: bool) -> bytes:
-        if answer.status in _RETRIED:
+    async def _first_part(self, answer: Answer, ticket: Ticket) -> bytes:
+        if answer.status in _OUT_OF_ORDER:
+            _blame(ticket)
             raise Unavailable(f"the engine answered {answer.status}", code="engine_unavailable")
-        if whole:
-            return await answer.read()
+        if not ticket.call.stream:
+            whole = await answer.read()
+            _praise(ticket)
+            return whole
         first = await answer.part()
-        answer.limit_silence(self._runtime.config.timeouts.idle_s)
+        timeouts = self._runtime.config.timeouts
+        answer.limit_time(idle_s=timeouts.idle_s, total_s=timeouts.answer_s)
         return first
 
 
-async def _stream(answer: Answer, first: bytes, send: Send) -> None:
+async def _stream(answer: Answer, first: bytes, ticket: Ticket, send: Send) -> None:
     """All but the end of the answer. A client that reads slowly slows the engine's sending."""
     try:
         await send(_start(answer))
@@ -142,9 +156,31 @@ async def _stream(answer: Answer, first: bytes, send: Send) -> None:
         while chunk := await answer.part():
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
     except EngineError as error:
+        _blame(ticket)
         raise BadGateway(f"the engine broke off ({error})") from error
     finally:
         answer.close()  # if it is not complete, this is what tells the engine
+    _praise(ticket)
+
+
+def _blame(ticket: Ticket, *, unreachable: bool = False) -> None:
+    """The granted engine failed the request."""
+    grant, monitor = ticket.grant, ticket.pool.monitor
+    if grant is not None:
+        failed = monitor.unreachable if unreachable else monitor.failed
+        failed(grant.lane, grant.engine, ticket.granted_at or 0.0)
+
+
+def _praise(ticket: Ticket) -> None:
+    """The granted engine served the request in whole."""
+    grant, monitor = ticket.grant, ticket.pool.monitor
+    if monitor.doubted and grant is not None:
+        monitor.went_well(grant.lane, grant.engine)
+
+
+def _log_failure(ticket: Ticket, error: str) -> None:
+    engine = ticket.grant.engine if ticket.grant else ""
+    log.warning("engine failed", engine=engine, error=error)
 
 
 def _start(answer: Answer | Reply) -> Message:

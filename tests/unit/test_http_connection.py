@@ -211,7 +211,7 @@ async def test_slow_readers_are_not_taken_for_silence() -> None:
     head = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size
     async with served(head + b"x" * size) as (transport, _):
         answer = await transport.post("/v1/x", b"", {})
-        answer.limit_silence(0.1)
+        answer.limit_time(idle_s=0.1, total_s=60)
         await asyncio.sleep(0.4)
         assert len(await answer.read()) == size
 

@@ -189,7 +189,7 @@ async def test_a_silence_that_is_too_long(connect: Connect) -> None:
 
     answer = await (await connect(app)).post("/", b"", {})
     assert await answer.part() == b"first"
-    answer.limit_silence(0.05)
+    answer.limit_time(idle_s=0.05, total_s=60)
     with pytest.raises(EngineError):
         await answer.part()
     answer.close()
