@@ -6,6 +6,7 @@ out by way of :mod:`fairgate.watch`.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -72,6 +73,13 @@ class Exchange:
             await self._refuse(refusal)
         except StoreError as error:
             await self._refuse(Unavailable(str(error), code="store_unavailable", retry_after=2))
+        except asyncio.CancelledError:
+            if not self.runtime.draining:
+                self._broken()
+                raise
+            await self._refuse(
+                Unavailable("the gateway is shutting down", code="draining", retry_after=1)
+            )
         except BaseException:
             self._broken()
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import resource
 import signal
 import socket
 import sys
@@ -20,7 +21,7 @@ from fairgate.config import Config
 from fairgate.engines.base import Engine
 from fairgate.errors import EngineStartError
 from fairgate.gateway.app import Gateway, Scrape
-from fairgate.gateway.joined_writes import Protocol
+from fairgate.gateway.connection import connections_with, watch
 from fairgate.reload import ConfigWatcher
 from fairgate.runtime import Runtime
 from fairgate.telemetry import request_log
@@ -82,6 +83,7 @@ async def serve(
     async with Runtime.open(config, log_dir=log_dir) as runtime:
         runtime.log_request = request_log(sys.stderr)
         _calm_garbage_collection()
+        _take_all_descriptors()
         server = _Server(_uvicorn(config, runtime, place.scrape if place else None))
         stop = _drain_on_signals(server, runtime)
         async with contextlib.AsyncExitStack() as stack:
@@ -94,6 +96,7 @@ async def serve(
                 loop.add_signal_handler(signal.SIGHUP, watcher.request_reload)
             if place is not None:
                 _background(stack, place.obey(runtime, stop))
+            _background(stack, watch(server.server_state.connections, config.timeouts.head_s))
             starting = _background(stack, _start_all(runtime.engines, runtime, server))
             starting.add_done_callback(lambda task: _give_up(task, server))
             await server.serve(place.sockets if place else None)
@@ -107,6 +110,12 @@ def _calm_garbage_collection() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_OBJECTS_PER_COLLECTION, 20, 100)
+
+
+def _take_all_descriptors() -> None:
+    """As many connections as the system lets us have, rather than as it gives by default."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def _break_off(server: uvicorn.Server) -> None:
@@ -167,7 +176,7 @@ def _uvicorn(config: Config, runtime: Runtime, scrape: Scrape | None) -> uvicorn
         host=config.server.host,
         port=config.server.port,
         loop="none",
-        http=Protocol,
+        http=connections_with(config.timeouts.send_s),
         ws="none",
         lifespan="off",
         log_config=None,
