@@ -95,6 +95,8 @@ class Watch:
     def _end(self) -> None:
         """The app is done: its capacity need not wait for the client."""
         self.ended = True
+        if self.scanner.failed:
+            self.outcome = "error"  # an event said so
         self.settle()
 
     def _start(self, message: Message) -> Message:

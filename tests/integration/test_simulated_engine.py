@@ -444,11 +444,16 @@ async def test_faults_on_demand(instant, http):
     assert b"\nnonsense\n\n" in (await faulty(http, instant, "malformed-sse"))[1]
     with pytest.raises(aiohttp.ClientConnectionError):
         await faulty(http, instant, "reset-before")
-    with pytest.raises((aiohttp.ClientPayloadError, aiohttp.ClientConnectionError)):
-        await faulty(http, instant, "reset-after=1")
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.2):
-            await faulty(http, instant, "hang")
+    with pytest.raises(aiohttp.ClientError):
+        await faulty(http, instant, "no-http")
+    for fault in ("reset-after=1", "cut-after=1"):
+        with pytest.raises((aiohttp.ClientPayloadError, aiohttp.ClientConnectionError)):
+            await faulty(http, instant, fault)
+    assert len((await faulty(http, instant, "flood=3"))[1]) > 2 << 20
+    for fault in ("hang", "hang-after=1", "endless"):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await faulty(http, instant, fault)
     await settled(http, instant, "num_requests_running", 0)
 
 
