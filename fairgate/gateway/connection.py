@@ -13,7 +13,7 @@ import termios
 from typing import Any
 
 import structlog
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from fairgate.gateway.joined_writes import JoinedWrites
 
@@ -27,13 +27,22 @@ class Connection(HttpToolsProtocol):
 
     send_s = 60.0
     _stalled: asyncio.TimerHandle | None = None
+    _served: RequestResponseCycle | None = None
+    """The request that is answered now; ``cycle`` is the last one that came, of a pipeline."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(JoinedWrites(transport, self.loop))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._go_on()
+        if self._served is not None and not self._served.response_complete:
+            self._served.disconnected = True
+            self._served.message_event.set()
         super().connection_lost(exc)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._served = cycle
+        super()._start_asgi_task(cycle, app)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -70,7 +79,7 @@ class Connection(HttpToolsProtocol):
         if self.timeout_keep_alive_task is not None:
             return None
         if self.cycle is not None and not self.cycle.response_complete:
-            return None
+            return None  # a pipeline ends with it
         return (self if self.headers is None else self.headers), 0
 
     def give_up(self) -> None:
