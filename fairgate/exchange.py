@@ -80,7 +80,7 @@ class Exchange:
         self.ended = False
         self.outcome = "completed"
         self.lane = self.engine = NOBODY
-        self.leased = True
+        self.degraded = False
         self.served = Served()
 
     async def run(self) -> None:
@@ -243,8 +243,8 @@ class Exchange:
             self.request_id, lane=grant.lane, engine=grant.engine, queue_s=ticket.queue_s
         )
         added += ticket.meter.headers
-        if not grant.leased:
-            added.append(headers.DEGRADED_OPEN)
+        if grant.degraded:
+            added.append((headers.DEGRADED, grant.degraded.encode()))
         return added + (headers.limit_headers(grant.limits) if grant.limits else [])
 
     async def _refuse(self, refusal: Refusal) -> None:
@@ -279,7 +279,7 @@ class Exchange:
         if ticket is None or ticket.grant is None:
             return
         self.lane, self.engine = ticket.grant.lane, ticket.grant.engine
-        self.leased = ticket.grant.leased
+        self.degraded = bool(ticket.grant.degraded)
         self.served = self._what_was_served(ticket)
         ticket.settle(self.served)
 
@@ -344,7 +344,7 @@ class Exchange:
         served = self._charged()
         output = served.tokens - served.prompt_tokens
         metrics.request(tenant, self.lane, self.outcome, queue_s=queue_s, first_byte_s=first_byte_s)
-        if not self.leased:
+        if self.degraded:
             metrics.passed_by(tenant)
         if not served.void:
             metrics.served(tenant, served.prompt_tokens, output, served.cost)

@@ -72,8 +72,6 @@ class Runtime:
         runtime = cls(config)
         async with AsyncExitStack() as stack:
             url = await store_url(config, stack)
-            link = Link(url, timeout_s=config.store.timeout_s)
-            stack.push_async_callback(link.close)
             client = HttpClient(connect_s=config.timeouts.connect_s)
             runtime.http = await stack.enter_async_context(client)
             runtime.judging = Judging(runtime.http.session)
@@ -82,6 +80,8 @@ class Runtime:
                 engines = runtime.build_engines(
                     name, log_dir or Path.cwd(), app_engine or AppEngine
                 )
+                link = Link(url, timeout_s=config.store.timeout_s)
+                stack.push_async_callback(link.close)
                 runtime.pools[name] = Pool(
                     name, config, engines, link=link, store_url=url, gateway=runtime.gateway,
                     metrics=runtime.routing_metrics,
@@ -124,6 +124,10 @@ class Runtime:
             for lane in pool.lanes
             if pool.statistics(lane).engines_up == 0
         ]
+
+    def shut(self) -> bool:
+        """A pool refuses everything, since its store is away."""
+        return any(p.on_failure == "closed" and p.admission.away for p in self.pools.values())
 
     def lane(self, name: str | None) -> tuple[Pool, tuple[str, ...]]:
         """The lane ``name`` and its pool; ``None``: the first one. Raises ``ValueError``."""
