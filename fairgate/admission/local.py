@@ -86,7 +86,7 @@ class LocalGate:
         """End a request that :meth:`acquire` granted, wherever it is accounted for by now."""
         gate = self._opened()
         held = gate.admission.held().get(grant.id) if gate else None
-        if gate is None or held is None:
+        if gate is None or held is None or held.served is not None:
             return self._shared.settle(grant.id, served)
         self._note(held, served)
         return gate.admission.settle(grant.id, served)
@@ -99,7 +99,7 @@ class LocalGate:
             task = asyncio.get_running_loop().create_task(_close(opening))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
-        running = list(gate.admission.held().values()) if gate else []
+        running = [h for h in gate.admission.held().values() if not h.served] if gate else []
         if gate is not None:
             gate.admission.turn_away("store: it is back")
             log.warning("no longer enforcing limits locally", running=len(running))

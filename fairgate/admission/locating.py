@@ -31,6 +31,6 @@ class FixedServer:
         """There is no other."""
 
 
-def locator_of(url: str) -> Locator:
-    """The locator of a ``store.url``."""
+def locator_of(url: str, pool: str = "") -> Locator:
+    """Finds the server for the keys of ``pool`` in the store at ``url`` (``store.url``)."""
     return FixedServer(url)

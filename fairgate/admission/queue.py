@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, Protocol
 
 import structlog
 from msgspec.structs import replace
@@ -48,19 +48,15 @@ OnFailure = Literal["local", "open", "closed"]
 log = structlog.get_logger("fairgate.admission")
 
 
-class Held(NamedTuple):
-    """A granted request: what it asked for, and what it got."""
+class Held:
+    """A granted request: what it asked for, what it got, and what it took once it ended."""
 
-    ask: Ask
-    note: GrantNote
+    __slots__ = ("ask", "note", "served")
 
-
-class _Debt(NamedTuple):
-    """A settlement that the store has not taken yet."""
-
-    served: Served
-    held: Held | None
-    """``None``: it was never granted; the settlement takes it out of the line."""
+    def __init__(self, ask: Ask, note: GrantNote) -> None:
+        self.ask = ask
+        self.note = note
+        self.served: Served | None = None
 
 
 class Elsewhere(Protocol):
@@ -134,7 +130,7 @@ class Admission:
         self._settings = settings_of(policy, queues, headroom)
         self._waiting: dict[str, _Waiter] = {}
         self._running: dict[str, Held] = {}
-        self._owed: dict[str, _Debt] = {}
+        self._owed: dict[str, Served] = {}
         self._arrears: dict[str, Arrears] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._beat: asyncio.Task[None] | None = None
@@ -153,7 +149,7 @@ class Admission:
         """Requests of this process in line and granted, and settlements still to be taken."""
         return AdmissionStatistics(
             waiting=len(self._waiting),
-            running=len(self._running),
+            running=len(self._running.keys() - self._owed.keys()),
             owed=len(self._owed) + len(self._arrears),
             store_up=not self._outage.lasts,
         )
@@ -223,11 +219,12 @@ class Admission:
         except (Throttled, NoEngine):
             raise  # the script wrote nothing
         except StoreError as error:
-            self._note_away(error)
-            if error.sent:
-                self._withdraw(ask.id)
             if waiter.in_line:
                 error.waited_s = loop.time() - began
+            else:
+                self._note_away(error)
+            if error.sent:
+                self._withdraw(ask.id)
             raise
         except BaseException:
             self._withdraw(ask.id)
@@ -265,20 +262,21 @@ class Admission:
         Returns at once and cannot be lost by a cancellation; await the future to know that the
         store took it. While the store is away it is owed, and sent after it returns.
         """
-        return self._settle(request_id, _Debt(served, self._running.pop(request_id, None)))
-
-    def _settle(self, request_id: str, debt: _Debt) -> asyncio.Future[list[bytes]]:
-        taken = self._ledger.send_settle(request_id, debt.served)
-        taken.add_done_callback(partial(self._settled, request_id, debt))
+        held = self._running.get(request_id)
+        if held is not None:
+            held.served = served
+        taken = self._ledger.send_settle(request_id, served)
+        taken.add_done_callback(partial(self._settled, request_id, served))
         return taken
 
-    def _settled(self, request_id: str, debt: _Debt, taken: asyncio.Future[list[bytes]]) -> None:
+    def _settled(self, request_id: str, served: Served, taken: asyncio.Future[list[bytes]]) -> None:
         error = None if taken.cancelled() else taken.exception()
         if taken.cancelled() or error is not None:
-            self._owed[request_id] = debt  # whether it was taken is not known: once more
+            self._owed[request_id] = served  # whether it was taken is not known: once more
             if isinstance(error, StoreError):
                 self._note_away(error)
             return
+        self._running.pop(request_id, None)
         self._owed.pop(request_id, None)
         self._hand_out(notes_of(taken.result()))
 
@@ -302,7 +300,7 @@ class Admission:
         try:
             self._hand_out(await self._ledger.cancel(request_id))
         except StoreError:
-            self._owed[request_id] = _Debt(Served(), None)
+            self._owed.setdefault(request_id, Served())
             raise
 
     def take(self, notes: Iterable[GrantNote]) -> None:
@@ -444,9 +442,12 @@ class Admission:
         self._running.update((held.ask.id, held) for held in running)
         self._arrears.update(arrears)
         known = {note.id for note in renewed.grants}
-        untold = [held for held in self._running.values() if held.ask.id not in known]
-        if forgot:
-            untold += [debt.held for debt in self._owed.values() if debt.held is not None]
+        untold = [
+            held
+            for held in self._running.values()
+            if held.ask.id not in known
+            and (held.served is None or (forgot and held.ask.id in self._owed))
+        ]
         if untold:
             log.warning("the store did not know of running requests", count=len(untold))
         return [self._ledger.send_adopt(h.ask, h.note.lane, h.note.engine) for h in untold]
@@ -468,14 +469,14 @@ class Admission:
             if reply.engine:
                 note = GrantNote(waiter.ask.id, reply.lane, reply.engine, reply.priority)
                 self._hand_out((note,))
-            elif waiter.ask.id not in self._waiting:
+            elif waiter.ask.id not in self._waiting and waiter.ask.id not in self._running:
                 self._withdraw(waiter.ask.id)
         elif not isinstance(reply, Unknown):
             waiter.fail(_refusal(reply))
 
     async def _pay(self) -> None:
         some = list(itertools.islice(self._owed.items(), _PAID_PER_BEAT))
-        await asyncio.gather(*(self._settle(request_id, debt) for request_id, debt in some))
+        await asyncio.gather(*(self.settle(request_id, served) for request_id, served in some))
         for charge_id, arrears in list(itertools.islice(self._arrears.items(), _PAID_PER_BEAT)):
             await self._ledger.charge(charge_id, arrears)
             del self._arrears[charge_id]

@@ -36,7 +36,7 @@ local function recover()
   end
 end
 
-if peers > 0 then
+if peers > 0 or redis.call('ZSCORE', gateways_key, gateway) then
   recover()
 end
 local quiet_ms = math.max(0, (tonumber(redis.call('HGET', KEYS[1], 'quiet_until')) or 0) - now)
