@@ -15,6 +15,7 @@ from fairgate.admission.grants import GrantListener
 from fairgate.admission.ledger import Ledger
 from fairgate.admission.link import Link
 from fairgate.admission.local import LocalGate
+from fairgate.admission.locating import locator_of
 from fairgate.admission.model import Ask, EngineReport, Grant, LaneStatistics, Served
 from fairgate.admission.queue import Admission, OnFailure
 from fairgate.codec import Call
@@ -87,7 +88,9 @@ class Pool:
             heartbeat_s=config.store.heartbeat_s,
             idle_s=self.policy.interactions.idle_s,
         )
-        self._listener = GrantListener(store_url, ledger.channel, self.admission.take)
+        self._listener = GrantListener(
+            locator_of(store_url, name), ledger.channel, self.admission.take
+        )
 
     def _admission(
         self, ledger: Ledger, capacity: Callable[[], list[EngineReport]], on_failure: OnFailure

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fairgate.admission.embedded import EmbeddedStore
 from fairgate.admission.link import Link
+from fairgate.admission.locating import locator_of
 from fairgate.config import AppEngine as AppEngineSettings
 from fairgate.config import Config
 from fairgate.configrules import is_auto
@@ -80,7 +81,7 @@ class Runtime:
                 engines = runtime.build_engines(
                     name, log_dir or Path.cwd(), app_engine or AppEngine
                 )
-                link = Link(url, timeout_s=config.store.timeout_s)
+                link = Link(locator_of(url, name), timeout_s=config.store.timeout_s)
                 stack.push_async_callback(link.close)
                 runtime.pools[name] = Pool(
                     name, config, engines, link=link, store_url=url, gateway=runtime.gateway,

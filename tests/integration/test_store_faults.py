@@ -14,9 +14,8 @@ from support.replicas import TOKENS, Engine, Load, started
 from support.store import Store
 
 CAPACITY = 6
-AWAY_S = 0.8  # longer than a beat, so that replicas go by themselves
 
-Fault = Callable[[Store], Awaitable[None]]
+Fault = Callable[[Store, Load], Awaitable[None]]
 
 
 @pytest.fixture
@@ -25,52 +24,56 @@ async def stack() -> AsyncIterator[AsyncExitStack]:
         yield stack
 
 
-async def killed(store: Store) -> None:
+async def by_themselves(load: Load) -> None:
+    await eventually(lambda: load.outcomes["local"] > 10)
+
+
+async def killed(store: Store, load: Load) -> None:
     store.kill()
-    await asyncio.sleep(AWAY_S)
+    await by_themselves(load)
     store.start()
 
 
-async def restarted_soon(store: Store) -> None:
+async def restarted_soon(store: Store, load: Load) -> None:
     store.kill()
     store.start()
 
 
-async def stopped(store: Store) -> None:
+async def stopped(store: Store, load: Load) -> None:
     store.send(signal.SIGSTOP)
-    await asyncio.sleep(1.5)  # longer than its timeout, and than the leases
+    await by_themselves(load)
+    await asyncio.sleep(1.0)  # longer than the leases
     store.send(signal.SIGCONT)
 
 
-async def slow(store: Store) -> None:
+async def slow(store: Store, load: Load) -> None:
     with store.client() as client:
         for _ in range(4):
             client.client_pause(250)  # milliseconds, in which it answers nobody
             await asyncio.sleep(0.3)
 
 
-async def full(store: Store) -> None:
+async def full(store: Store, load: Load) -> None:
     with store.client() as client:
         client.config_set("maxmemory", 1)
-        await asyncio.sleep(AWAY_S)
+        await by_themselves(load)
         client.config_set("maxmemory", 0)
 
 
-async def without_scripts(store: Store) -> None:
+async def without_scripts(store: Store, load: Load) -> None:
     with store.client() as client:
         for _ in range(5):
             client.script_flush()
             await asyncio.sleep(0.05)
 
 
-async def reset(store: Store) -> None:
+async def reset(store: Store, load: Load) -> None:
     with store.client() as client:
         for _ in range(5):
             client.client_kill_filter(_type="normal", skipme=True)
             await asyncio.sleep(0.1)
 
 
-BY_THEMSELVES = {"killed, with an append-only file", "stopped", "full"}
 KEEPS: dict[str, Fault] = {
     "killed, with an append-only file": killed,
     "killed and started at once, with an append-only file": restarted_soon,
@@ -100,13 +103,12 @@ async def test_a_store_that_keeps_its_state_counts_everything_once(fault, tmp_pa
     ledger = stack.enter_context(LedgerView(store.url, wipe=False))
     engine = Engine(CAPACITY)
     replicas = await started(stack, store.url, 3, engine)
-    load = Load(replicas)
+    load = await stack.enter_async_context(Load(replicas))
     await eventually(lambda: load.taken > 20)
-    await KEEPS[fault](store)
+    await KEEPS[fault](store, load)
     await back(store, load)
     await load.stop()
     assert set(load.outcomes) <= {"shared", "local"}
-    assert fault not in BY_THEMSELVES or load.outcomes["local"] > 0
     await settled(ledger, engine)
     assert ledger.tokens() == load.served * TOKENS
     assert ledger.service() == load.served * TOKENS
@@ -117,10 +119,10 @@ async def test_a_store_that_returns_empty_is_told_what_it_missed(tmp_path, stack
     store = stack.enter_context(Store(tmp_path))
     engine = Engine(CAPACITY)
     replicas = await started(stack, store.url, 3, engine)
-    load = Load(replicas)
+    load = await stack.enter_async_context(Load(replicas))
     await eventually(lambda: load.taken > 20)
     store.kill()
-    await eventually(lambda: load.outcomes["local"] > 10)
+    await by_themselves(load)
     forgotten = load.taken
     store.start()
     await back(store, load)

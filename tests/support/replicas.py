@@ -125,6 +125,14 @@ class Load:
             asyncio.create_task(self._client(replica)) for replica in replicas * clients
         ]
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for client in self._clients:
+            client.cancel()
+        await asyncio.gather(*self._clients, return_exceptions=True)
+
     @property
     def served(self) -> int:
         return self.outcomes["shared"] + self.outcomes["local"]

@@ -19,7 +19,8 @@ PATIENCE_S = 20.0
 class Store:
     """A server at one address, a Unix socket unless ``port`` is given.
 
-    ``settings`` are those of its configuration file; ``binary`` is Valkey's unless given.
+    ``settings`` are those of its configuration file; ``binary`` is Valkey's unless given. ``bare``:
+    ``arguments`` say everything.
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class Store:
         port: int = 0,
         binary: str | None = None,
         arguments: Sequence[str] = (),
+        bare: bool = False,
         **settings: Any,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -36,7 +38,7 @@ class Store:
         self._folder = folder
         self._arguments = (binary or str(get_binary_path()), *arguments)
         self.url = f"redis://127.0.0.1:{port}" if port else f"unix://{folder / 's'}"
-        self._settings = {
+        self._settings: dict[str, Any] = {} if bare else {
             "port": port, "save": "", "appendonly": "no", "dir": folder, "bind": "127.0.0.1",
             **({} if port else {"unixsocket": folder / "s"}), **settings,
         }  # fmt: skip
