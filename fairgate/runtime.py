@@ -12,6 +12,7 @@ from pathlib import Path
 from fairgate.admission.embedded import EmbeddedStore
 from fairgate.admission.link import Link
 from fairgate.admission.locating import locator_of
+from fairgate.admission.vetting import vet_store
 from fairgate.config import AppEngine as AppEngineSettings
 from fairgate.config import Config
 from fairgate.configrules import is_auto
@@ -66,7 +67,8 @@ class Runtime:
 
         Spawned engines are not waited for: a lane opens when its first engine answers.
         ``app_engine`` makes the engines of ``type: app``; without it their capacity is what
-        ``config`` says. Raises ``StoreError`` when the store is away, ``ArtifactError`` for a
+        ``config`` says. Raises ``StoreError`` when the store is away and
+        ``on_failure`` is ``closed``, and for one that can never serve; ``ArtifactError`` for a
         router's artefact that cannot be read. Cancelled: all that was
         started is ended before the cancellation goes on.
         """
@@ -81,7 +83,9 @@ class Runtime:
                 engines = runtime.build_engines(
                     name, log_dir or Path.cwd(), app_engine or AppEngine
                 )
-                link = Link(locator_of(url, name), timeout_s=config.store.timeout_s)
+                locator = locator_of(url, name)
+                await vet_store(locator, timeout_s=config.store.timeout_s)
+                link = Link(locator, timeout_s=config.store.timeout_s)
                 stack.push_async_callback(link.close)
                 runtime.pools[name] = Pool(
                     name, config, engines, link=link, store_url=url, gateway=runtime.gateway,

@@ -98,9 +98,9 @@ class Cluster:
         for node in (*self.masters, *self.replicas):
             if node.process.poll() is None:
                 with node.client() as client:
-                    for (first, last), ways in client.execute_command("CLUSTER SLOTS").items():
+                    for first, last, primary, *_ in client.execute_command("CLUSTER", "SLOTS"):
                         if first <= slot <= last:
-                            return self._at(ways["primary"][1])
+                            return self._at(primary[1])
         raise AssertionError(f"nobody has slot {slot}")
 
     def _at(self, port: int) -> Store:
@@ -156,11 +156,16 @@ def move_slot(source: Store, target: Store, pool: str, masters: list[Store]) -> 
 
 
 def _knows(client: redis.Redis, count: int) -> bool:
-    return int(client.execute_command("CLUSTER INFO")["cluster_known_nodes"]) == count
+    return int(_info(client)["cluster_known_nodes"]) == count
 
 
 def _state(client: redis.Redis) -> str:
-    return str(client.execute_command("CLUSTER INFO")["cluster_state"])
+    return str(_info(client)["cluster_state"])
+
+
+def _info(client: redis.Redis) -> dict[str, str]:
+    told = client.execute_command("CLUSTER", "INFO")
+    return told if isinstance(told, dict) else dict(line.split(":") for line in told.split())
 
 
 def _id(client: redis.Redis) -> str:
