@@ -19,7 +19,8 @@ from msgspec.structs import replace
 from fairgate.admission.embedded import EmbeddedStore
 from fairgate.admission.link import Link
 from fairgate.admission.model import Arrears, Ask, EngineReport, Grant, Served
-from fairgate.admission.queue import Admission, Held
+from fairgate.admission.places import Held
+from fairgate.admission.queue import Admission
 from fairgate.admission.share import share_of_engines, share_of_limits
 from fairgate.errors import StoreError
 
@@ -92,7 +93,7 @@ class LocalGate:
         return gate.admission.settle(grant.id, served)
 
     def hand_over(self) -> tuple[list[Held], list[tuple[str, Arrears]]]:
-        """See :class:`fairgate.admission.queue.Elsewhere`."""
+        """See :class:`fairgate.admission.places.Elsewhere`."""
         gate, opening, self._open = self._opened(), self._open, None
         arrears, self._arrears = self._arrears, {}
         if opening is not None:

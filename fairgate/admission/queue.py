@@ -6,9 +6,8 @@ import asyncio
 import itertools
 import random
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import structlog
 from msgspec.structs import replace
@@ -26,9 +25,9 @@ from fairgate.admission.ledger import (
 )
 from fairgate.admission.model import Arrears, Ask, EngineReport, Grant, PoolStatistics, Served
 from fairgate.admission.outage import Outage
+from fairgate.admission.places import AdmissionStatistics, Elsewhere, Held, Waiter, refusal_of
 from fairgate.config import Queue
 from fairgate.errors import (
-    FairgateError,
     NoEngine,
     QueueTimeout,
     StoreError,
@@ -46,54 +45,6 @@ _PAID_PER_BEAT = 1000  # debts of a long outage must not hold the next beat up
 OnFailure = Literal["local", "open", "closed"]
 
 log = structlog.get_logger("fairgate.admission")
-
-
-class Held:
-    """A granted request: what it asked for, what it got, and what it took once it ended."""
-
-    __slots__ = ("ask", "note", "served")
-
-    def __init__(self, ask: Ask, note: GrantNote) -> None:
-        self.ask = ask
-        self.note = note
-        self.served: Served | None = None
-
-
-class Elsewhere(Protocol):
-    """A gate that admits while the store is away."""
-
-    def hand_over(self) -> tuple[list[Held], list[tuple[str, Arrears]]]:
-        """The store is back: what runs, and what ended and is to be charged, each with an id.
-
-        Both are the caller's from now on. Who waits there comes back to :meth:`Admission.acquire`.
-        """
-
-
-@dataclass(frozen=True, slots=True)
-class AdmissionStatistics:
-    """What this gateway process holds now."""
-
-    waiting: int
-    running: int
-    owed: int
-    """Settlements that the store has not taken yet."""
-    store_up: bool
-    """It answered when it was last asked."""
-
-
-class _Waiter:
-    __slots__ = ("ask", "granted", "in_line")
-
-    def __init__(self, ask: Ask, granted: asyncio.Future[GrantNote]) -> None:
-        self.ask = ask
-        self.granted = granted
-        self.in_line = False
-
-    def fail(self, error: FairgateError) -> None:
-        """Have its place end with ``error``, unless it is granted."""
-        if not self.granted.done():
-            self.granted.set_exception(error)
-            self.granted.exception()  # seen: nobody may be waiting for it yet, or ever
 
 
 class Admission:
@@ -128,7 +79,7 @@ class Admission:
         self._heartbeat_s = heartbeat_s
         self._headroom = headroom
         self._settings = settings_of(policy, queues, headroom)
-        self._waiting: dict[str, _Waiter] = {}
+        self._waiting: dict[str, Waiter] = {}
         self._running: dict[str, Held] = {}
         self._owed: dict[str, Served] = {}
         self._arrears: dict[str, Arrears] = {}
@@ -209,12 +160,12 @@ class Admission:
             raise StoreError("store: away", sent=False)
         loop = asyncio.get_running_loop()
         began = loop.time()
-        waiter = _Waiter(ask, loop.create_future())
+        waiter = Waiter(ask, loop.create_future())
         self._waiting[ask.id] = waiter
         try:
             reply = await self._admit(ask)
             if not isinstance(reply, Admitted):
-                raise _refusal(reply)
+                raise refusal_of(reply)
             note = await self._place(reply, waiter)
         except (Throttled, NoEngine):
             raise  # the script wrote nothing
@@ -243,7 +194,7 @@ class Admission:
             await self._renew()
         raise StoreError("store: it keeps forgetting this gateway")
 
-    async def _place(self, reply: Admitted, waiter: _Waiter) -> GrantNote:
+    async def _place(self, reply: Admitted, waiter: Waiter) -> GrantNote:
         if reply.engine:
             return GrantNote(waiter.ask.id, reply.lane, reply.engine, reply.priority)
         ask = waiter.ask
@@ -459,7 +410,7 @@ class Admission:
             some = (w for w in waiting[i : i + _READMITTED] if not w.granted.done())
             await asyncio.gather(*map(self._readmit, some))
 
-    async def _readmit(self, waiter: _Waiter) -> None:
+    async def _readmit(self, waiter: Waiter) -> None:
         try:
             reply = await self._ledger.admit(replace(waiter.ask, exempt=True))
         except StoreError:
@@ -472,7 +423,7 @@ class Admission:
             elif waiter.ask.id not in self._waiting and waiter.ask.id not in self._running:
                 self._withdraw(waiter.ask.id)
         elif not isinstance(reply, Unknown):
-            waiter.fail(_refusal(reply))
+            waiter.fail(refusal_of(reply))
 
     async def _pay(self) -> None:
         some = list(itertools.islice(self._owed.items(), _PAID_PER_BEAT))
@@ -480,22 +431,3 @@ class Admission:
         for charge_id, arrears in list(itertools.islice(self._arrears.items(), _PAID_PER_BEAT)):
             await self._ledger.charge(charge_id, arrears)
             del self._arrears[charge_id]
-
-
-def _refusal(reply: Denied | Down) -> Throttled | NoEngine:
-    if isinstance(reply, Down):
-        return NoEngine("no healthy engine can serve this model", retry_after=5)
-    if reply.limit == "queue":
-        message = "too many requests are waiting in line"
-    elif reply.limit == "interaction":
-        message = "this interaction was refused at its first call"
-    else:
-        message = f"limit {reply.limit} reached"
-    error = Throttled(
-        message,
-        limit=reply.limit,
-        retry_after=reply.retry_after_s,
-        code="insufficient_quota" if reply.limit.endswith("daily_tokens") else None,
-    )
-    error.limits = reply.limits
-    return error

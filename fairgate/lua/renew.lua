@@ -25,7 +25,8 @@ local GRACE_MS = 1.25 * BEAT
 
 local function recover()
   local last = redis.call('ZREVRANGE', gateways_key, 0, 0, 'WITHSCORES')
-  if last[2] and tonumber(last[2]) > now + lease_ms - 1.1 * BEAT then
+  local alive_until = tonumber(last[2]) or 0
+  if alive_until > now + lease_ms - 1.1 * BEAT or peers == 0 and alive_until >= now then
     return
   end
   for _, name in ipairs(redis.call('ZRANGEBYSCORE', gateways_key, '-inf', now + GRACE_MS)) do
@@ -36,7 +37,7 @@ local function recover()
   end
 end
 
-if peers > 0 or redis.call('ZSCORE', gateways_key, gateway) then
+if peers > 0 or redis.call('ZSCORE', gateways_key, gateway) then -- not on its first call
   recover()
 end
 local quiet_ms = math.max(0, (tonumber(redis.call('HGET', KEYS[1], 'quiet_until')) or 0) - now)

@@ -74,6 +74,14 @@ async def reset(store: Store, load: Load) -> None:
             await asyncio.sleep(0.1)
 
 
+async def clock_jumps(store: Store, load: Load) -> None:
+    """The gateways' clock; the store's is the one that counts."""
+    for days in (2, -2):
+        with patch("time.time", lambda now=time.time() + days * 86_400: now):
+            taken = load.taken
+            await eventually(lambda taken=taken: load.taken > taken + 10)
+
+
 KEEPS: dict[str, Fault] = {
     "killed, with an append-only file": killed,
     "killed and started at once, with an append-only file": restarted_soon,
@@ -82,6 +90,7 @@ KEEPS: dict[str, Fault] = {
     "full": full,
     "without scripts": without_scripts,
     "connections reset": reset,
+    "there all the time, while the gateways' clock jumps": clock_jumps,
 }
 
 
