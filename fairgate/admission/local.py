@@ -52,6 +52,7 @@ class LocalGate:
         self._closing: set[asyncio.Task[None]] = set()
         self._arrears: dict[tuple[str, ...], Arrears] = {}
         self._minute = 0
+        self._stopped = False
         shared.elsewhere = self
 
     @property
@@ -108,7 +109,8 @@ class LocalGate:
         return running, [(f"{salt}-{i}", owed) for i, owed in enumerate(arrears.values())]
 
     async def stop(self) -> None:
-        """Give everything up. Idempotent."""
+        """Give everything up; nobody is admitted any more. Idempotent."""
+        self._stopped = True
         self.hand_over()
         await asyncio.gather(*self._closing)
 
@@ -119,6 +121,8 @@ class LocalGate:
         return task.result()
 
     async def _acquire_here(self, ask: Ask) -> Grant:
+        if self._stopped:
+            raise StoreError("store: away, and the gateway is shutting down")
         if self._open is None or (self._open.done() and self._opened() is None):
             self._open = asyncio.get_running_loop().create_task(self._begin())
         opening = self._open

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.gateway import config, eventually, lane
+import redis
+from support.gateway import LedgerView, config, eventually, lane
+from support.replicas import TOKENS, Engine, ask, started
 from support.store import Store
 
+from fairgate.admission.embedded import EmbeddedStore
 from fairgate.admission.locating import locator_of
+from fairgate.admission.model import Served
 from fairgate.admission.vetting import vet_store
 from fairgate.configfile import convert
 from fairgate.engines.process import free_port
@@ -80,6 +86,7 @@ async def test_an_old_server_is_refused():
             StoreError, match=r"expected Redis or Valkey 7\.0 or newer, got version 6"
         ):
             await vet(f"redis://127.0.0.1:{port}/0")
+        await ended.wait()
 
 
 @asynccontextmanager
@@ -117,3 +124,22 @@ async def test_a_closed_gateway_is_not_ready_while_its_store_is_away(tmp_path):
             await eventually(it.shut)
             store.start()
             await eventually(lambda: not it.shut())
+
+
+async def test_an_embedded_store_that_dies_is_started_again_and_told_what_runs():
+    store = EmbeddedStore()
+    await store.start()
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(store.stop)
+        engine = Engine(2)
+        (replica,) = await started(stack, store.url, 1, engine)
+        held = await replica.acquire(ask())
+        with redis.Redis.from_url(store.url) as client:
+            os.kill(client.info()["process_id"], signal.SIGKILL)
+        epoch = replica.admission._membership
+        await eventually(lambda: replica.admission._membership != epoch)
+        with LedgerView(store.url, wipe=False) as ledger:
+            assert ledger.in_use()["engine:small:e0 seqs"] == 1
+            await replica.settle(held, Served(cost=TOKENS, tokens=TOKENS, void=False))
+            assert ledger.idle()
+            assert ledger.tokens() == TOKENS
