@@ -283,7 +283,9 @@ class Store(Base, frozen=True):
 
     url: str = "embedded"
     """``embedded`` starts a private Valkey; else ``redis://``, ``rediss://`` or ``unix://``."""
-    on_failure: Literal["open", "closed"] = "closed"
+    on_failure: Literal["local", "open", "closed"] = "local"
+    """While the store is away each replica enforces its share of limits and capacity (``local``),
+    requests pass without admission (``open``), or they are refused with 503 (``closed``)."""
     timeout_s: Positive = 2.0
     heartbeat_s: Positive = 1.0
     """A gateway renews its leases this often; it counts as dead after five missed beats."""

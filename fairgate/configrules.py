@@ -24,6 +24,7 @@ from fairgate.config import (
 from fairgate.configsampling import HttpScorer, Scorer
 from fairgate.configshape import did_you_mean, join
 from fairgate.policy import resolve_policy
+from fairgate.storeurl import parse_address
 
 AUTO_MODEL = "auto"
 """The ``model`` by which a client leaves the choice of the lane to fairgate; ``auto:0.8`` names
@@ -269,6 +270,12 @@ def _store(config: Config) -> Iterator[str]:
 
 def _store_url(url: str) -> Iterator[str]:
     expected = "expected 'embedded' or a redis://, rediss:// or unix:// address"
+    if "+" in url.partition("://")[0]:
+        try:
+            parse_address(url)
+        except ValueError as error:
+            yield f"store.url: {error}"
+        return
     parts = _split(url)
     if parts is None:
         yield f"store.url: {expected}, got a malformed one"

@@ -62,6 +62,8 @@ class StoreError(FairgateError):
     def __init__(self, message: str, *, sent: bool = True) -> None:
         super().__init__(message)
         self.sent = sent
+        self.waited_s = 0.0
+        """Seconds that the request had stood in line."""
 
 
 class EngineStartError(FairgateError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from fairgate.admission.model import Ask, EngineReport, Grant
+from fairgate.admission.model import Ask, EngineReport, Grant, Served
 from fairgate.engines.monitor import EngineMonitor
 from fairgate.errors import NoEngine
 
@@ -20,20 +20,23 @@ class OpenDoor:
         self._monitor = monitor
         self._running: Counter[tuple[str, str]] = Counter()
 
-    def grant(self, ask: Ask) -> Grant:
-        """An engine of the first lane that has one up. Raises ``NoEngine``.
+    async def acquire(self, ask: Ask, waited_s: float) -> Grant:
+        """An engine of the first lane that has one up. Does not wait. Raises ``NoEngine``.
 
-        Every grant must be given to :meth:`end`, once.
+        ``waited_s`` seconds were spent in line. Every grant must be given to :meth:`settle`, once.
         """
         engine = next(self._candidates(ask), None)
         if engine is None:
             raise NoEngine("no healthy engine can serve this model", retry_after=5)
         self._running[engine.lane, engine.name] += 1
-        return Grant(ask.id, engine.lane, engine.name, priority=0, queue_s=0.0, leased=False)
+        return Grant(ask.id, engine.lane, engine.name, 0, queue_s=waited_s, degraded="open")
 
-    def end(self, grant: Grant) -> None:
-        """The request ended."""
+    def settle(self, grant: Grant, served: Served) -> None:
+        """The request ended; nobody is charged."""
         self._running[grant.lane, grant.engine] -= 1
+
+    async def stop(self) -> None:
+        """There is nothing to give up."""
 
     def _candidates(self, ask: Ask) -> Iterator[EngineReport]:
         """Of each lane that the request may use the best engine."""

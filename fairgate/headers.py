@@ -30,8 +30,8 @@ MAX_RETRY_AFTER_S = 120
 
 REQUEST_ID = b"x-request-id"
 
-DEGRADED_OPEN: Header = (b"x-fairgate-degraded", b"open")
-"""On answers to requests that passed without admission, since the store was away."""
+DEGRADED = b"x-fairgate-degraded"
+"""On answers to requests that were admitted without the shared store, since it was away."""
 
 _DEFAULT_RETRY_S = 1.0
 _RETRY_LATER = frozenset(

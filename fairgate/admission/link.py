@@ -8,24 +8,25 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hiredis import ReplyError
-from redis.asyncio import ConnectionPool
 from redis.exceptions import RedisError
 
+from fairgate.admission.locating import Locator, locator_of
 from fairgate.admission.scripts import Script
-from fairgate.admission.wire import Command, Wire, is_no_script
+from fairgate.admission.wire import Command, Wire, is_elsewhere, is_no_script
 from fairgate.errors import StoreError
 
 Argument = str | bytes | int | float
 
 _SECOND_LOOK = 0.2  # of the timeout
+_TURNS = 3  # of a call that is sent from one server to the next
 
 
 class _Call:
-    __slots__ = ("args", "future", "keys", "script", "sent_at")
+    __slots__ = ("args", "future", "keys", "script", "sent_at", "turns")
 
     def __init__(
         self,
@@ -39,6 +40,7 @@ class _Call:
         self.args = args
         self.future = future
         self.sent_at = 0.0
+        self.turns = 0
 
     def command(self, *, whole: bool) -> Command:
         if whole:
@@ -51,14 +53,16 @@ class Link:
 
     Every call gets a future: the script's reply (bytes), or :class:`StoreError` when the store is
     away, refuses, or stays silent for ``timeout_s`` seconds. A call that failed may or may not have
-    run; the scripts are idempotent by request id, so it is safe to call again. All calls belong to
+    run; the scripts are idempotent by request id, so it is safe to call again. ``store`` says where
+    it is, as a URL or as a locator of one's own. A server that does not take these keys' writes any
+    more is left for the one that does, and its calls go there in their order. All calls belong to
     one event loop.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = 2.0) -> None:
-        self._pool: ConnectionPool = ConnectionPool.from_url(
-            url, protocol=2, socket_timeout=None, socket_connect_timeout=timeout_s
-        )
+    def __init__(self, store: str | Locator, *, timeout_s: float = 2.0) -> None:
+        self._locator = locator_of(store) if isinstance(store, str) else store
+        self.lost: Callable[[], None] = _nothing
+        """Called whenever the connection has ended."""
         self._timeout_s = timeout_s
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wire: Wire | None = None
@@ -66,6 +70,7 @@ class Link:
         self._introduced: set[bytes] = set()
         self._pending: list[_Call] = []
         self._sent: deque[_Call] = deque()
+        self._astray: list[_Call] = []
         self._watchdog: asyncio.TimerHandle | None = None
         self._suspect: _Call | None = None
         self._not_before = 0.0
@@ -85,23 +90,25 @@ class Link:
 
     async def close(self) -> None:
         """Send what is queued, wait for its replies up to the timeout, then disconnect."""
-        waiting = [c.future for c in (*self._sent, *self._pending) if not c.future.done()]
+        calls = (*self._sent, *self._astray, *self._pending)
+        waiting = [call.future for call in calls if not call.future.done()]
         if waiting:
             await asyncio.wait(waiting, timeout=self._timeout_s)
+        self.lost = _nothing
         closed = StoreError("the connection to the store was closed")
+        _fail(self._astray, closed)
         _fail(self._pending, closed)
         self._drop(closed)
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.gather(self._connecting, return_exceptions=True)
-        await self._pool.disconnect()
 
     def _flush(self) -> None:
         """Send all calls that are pending; later, where there is no connection that takes them."""
         wire = self._wire
         if wire is None:
             self._reconnect()
-        elif self._pending and not wire.paused:
+        elif self._pending and not wire.paused and not self._astray:
             batch, self._pending = self._pending, []
             self._send(wire, batch)
 
@@ -135,8 +142,12 @@ class Link:
         try:
             # Limits the handshake as well, for whose replies redis-py would wait without end.
             async with asyncio.timeout(self._timeout_s):
-                wire = await Wire.connect(self._pool, self._answer, self._ended, self._flush)
+                url = await self._locator.locate()
+                wire = await Wire.connect(
+                    url, self._timeout_s, self._answer, self._ended, self._flush
+                )
         except (RedisError, OSError) as error:
+            self._locator.doubt()
             # Replicas that lost the same store do not all come back in the same instant.
             jitter_s = random.uniform(0.1, 0.4)  # noqa: S311
             self._not_before = asyncio.get_running_loop().time() + jitter_s
@@ -156,11 +167,16 @@ class Link:
             self._answer_error(call, reply)
         elif not call.future.done():
             call.future.set_result(reply)
+        if self._astray and not self._sent:
+            self._drop(StoreError("store: it moved"))
 
     def _answer_error(self, call: _Call, reply: ReplyError) -> None:
         if is_no_script(reply) and self._wire is not None:
             self._sent.append(call)  # a flush: once more, with the text
             self._wire.send([call.command(whole=True)])
+        elif is_elsewhere(reply) and call.turns < _TURNS:
+            call.turns += 1
+            self._astray.append(call)
         elif not call.future.done():
             call.future.set_exception(StoreError(f"store: {reply}"))
 
@@ -190,13 +206,20 @@ class Link:
         wire, self._wire = self._wire, None
         if wire is not None:
             wire.close()
+            self._locator.doubt()
+            asyncio.get_running_loop().call_soon(self.lost)
         if self._watchdog is not None:
             self._watchdog.cancel()
             self._watchdog = None
         self._suspect = None
         _fail(self._sent, error)
-        if self._pending:  # held back while the store read too slowly
+        self._pending[:0], self._astray = self._astray, []
+        if self._pending:  # sent elsewhere, or held back while the store read too slowly
             self._reconnect()
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""
 
 
 def _fail(calls: list[_Call] | deque[_Call], error: StoreError) -> None:

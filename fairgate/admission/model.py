@@ -52,8 +52,9 @@ class Grant(Struct, frozen=True, gc=False):
     queue_s: float
     limits: LimitView | None = None
     """What is left of the tightest rate limits."""
-    leased: bool = True
-    """The store knows of it; else it was given while the store was away, and nothing is settled."""
+    degraded: str = ""
+    """How it was given while the store was away: ``local``, by this replica's share; ``open``,
+    without admission, and nothing is settled."""
 
 
 class Served(Struct, frozen=True, gc=False):
@@ -72,6 +73,21 @@ class Served(Struct, frozen=True, gc=False):
     """Another id under which its interaction goes on: an answer that later calls name."""
     void: bool = True
     """Nothing was served: it does not count as a request either."""
+
+
+@dataclass(slots=True)
+class Arrears:
+    """What one user was served in one app while the store was away, all requests together."""
+
+    ask: Ask
+    """One of theirs: who they are."""
+    cost: float = 0.0
+    """Service units, prices counted."""
+    tokens: int = 0
+    requests: int = 0
+    recent_tokens: int = 0
+    """Of the last minute: what limits per minute count."""
+    recent_requests: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +121,8 @@ class PoolStatistics:
     """The pool at the last heartbeat."""
 
     gateways: int = 0
+    rank: int = 0
+    """Of this gateway among those alive, from 0."""
     lanes: dict[str, LaneStatistics] = field(default_factory=dict)
     apps: dict[str, AppProfile] = field(default_factory=dict)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import structlog
@@ -16,6 +17,7 @@ class Outage:
 
     def __init__(self) -> None:
         self._since: float | None = None
+        self._over = asyncio.Event()
 
     @property
     def lasts(self) -> bool:
@@ -27,11 +29,23 @@ class Outage:
         """How long it has lasted; 0 when the store is there."""
         return 0.0 if self._since is None else time.monotonic() - self._since
 
+    async def outlast(self, seconds: float) -> bool:
+        """Whether it is over; waits until it is, or has lasted for ``seconds``."""
+        left_s = seconds - self.seconds
+        if self.lasts and left_s > 0:
+            try:
+                async with asyncio.timeout(left_s):
+                    await self._over.wait()
+            except TimeoutError:
+                pass
+        return not self.lasts
+
     def begin(self, error: StoreError) -> bool:
         """A call failed; True for the first one of an outage."""
         if self._since is not None:
             return False
         self._since = time.monotonic()
+        self._over.clear()
         log.warning("the store is away", error=str(error))
         return True
 
@@ -40,3 +54,4 @@ class Outage:
         if self._since is not None:
             log.info("the store is back", away_s=round(self.seconds, 3), owed=owed)
             self._since = None
+            self._over.set()

@@ -43,15 +43,19 @@ class Wire(asyncio.Protocol):
     @classmethod
     async def connect(
         cls,
-        pool: ConnectionPool,
+        url: str,
+        connect_s: float,
         heard: Callable[[Any], None],
         lost: Callable[[Wire, str], None],
         resumed: Callable[[], None],
     ) -> Wire:
-        """Connect as the pool's URL says. Raises ``RedisError`` and ``OSError``.
+        """Connect as the server's URL says. Raises ``RedisError`` and ``OSError``.
 
         Cancelled: nothing stays connected.
         """
+        pool: ConnectionPool = ConnectionPool.from_url(
+            url, protocol=2, socket_timeout=None, socket_connect_timeout=connect_s
+        )
         connection: AbstractConnection = pool.make_connection()
         try:
             await connection.connect()
@@ -92,6 +96,11 @@ class Wire(asyncio.Protocol):
 def is_no_script(reply: ReplyError) -> bool:
     """The server does not have the script that was called by its digest."""
     return str(reply).startswith("NOSCRIPT")
+
+
+def is_elsewhere(reply: ReplyError) -> bool:
+    """The call did not run, since this server does not take the pool's writes any more."""
+    return str(reply).startswith(("MOVED ", "READONLY "))
 
 
 def _nobody(wire: Wire, why: str) -> None:

@@ -88,9 +88,12 @@ class Gateway:
         return PlainTextResponse("ok\n")
 
     async def readyz(self, request: Request) -> Response:
-        """Every lane has an engine that is up, and the gateway is not draining."""
+        """Every lane has an engine that is up, the store that decides is there, and the gateway is
+        not draining."""
         if self._runtime.draining:
             return PlainTextResponse("draining\n", 503)
+        if self._runtime.shut():
+            return PlainTextResponse("the store is away\n", 503)
         if missing := self._runtime.closed_lanes():
             return PlainTextResponse(f"no engine is up in: {', '.join(missing)}\n", 503)
         return PlainTextResponse("ready\n")

@@ -59,7 +59,7 @@ def sent_headers() -> set[str]:
     """Names of all headers that answers of every kind carry."""
     view = LimitView(limit_requests=1, limit_tokens=1)
     sent = headers.route_headers("r", lane="l", engine="e", queue_s=0.0)
-    sent += [headers.DEGRADED_OPEN, *headers.limit_headers(view)]
+    sent += [(headers.DEGRADED, b"local"), *headers.limit_headers(view)]
     sent += headers.choice_headers(3, -0.5, "small")
     call = decode("/v1/chat/completions", b"{}", max_choices=1)
     sent += Routed(RouteRequest(call), Decision((Action("l"),), router="r")).headers()

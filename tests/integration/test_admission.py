@@ -101,7 +101,7 @@ async def cancel(task: asyncio.Task[Any]) -> None:
 
 async def test_a_settled_grant_goes_to_who_waits(gate, ledger):
     first = await gate.acquire(ask())
-    assert (first.lane, first.engine, first.queue_s, first.leased) == ("small", "e0", 0.0, True)
+    assert (first.lane, first.engine, first.queue_s, first.degraded) == ("small", "e0", 0.0, "")
     second = start(gate.acquire(ask()))
     await in_line(ledger)
     assert gate.statistics().waiting == 1
@@ -261,13 +261,16 @@ async def test_a_store_that_forgot_everything_is_told_again(gate, ledger, valkey
     waiting = [start(gate.acquire(ask())) for _ in range(3)]
     await in_line(ledger, 3)
     valkey.flushall()
-    # The engine's one sequence is free as far as the store knows; the line forms anew.
+    # Who runs is told of first, so that the engine's one sequence is not given twice.
+    await in_line(ledger, 3)
+    assert ledger.in_use()["engine:small:e0 seqs"] == 1
+    gate.settle(held.id, USED)
     while waiting:
         done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            waiting.remove(task)
-            await gate.settle(task.result().id, USED)
-    await gate.settle(held.id, USED)
+        (task,) = done
+        waiting.remove(task)
+        await gate.settle(task.result().id, USED)
+    assert (ledger.service(), ledger.tokens(), ledger.requests()) == (4 * COST, 40, 4)
 
 
 async def test_a_process_that_stood_still_finds_its_store_again(gate, ledger):

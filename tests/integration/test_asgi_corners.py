@@ -336,6 +336,7 @@ class TestLife:
         self, name: str, tmp_path: Any, valkey_server: str
     ) -> None:
         config = settings("redis://127.0.0.1:1/0")
+        config["store"]["on_failure"] = "closed"
         with (
             pytest.raises(AssertionError, match="fairgate did not start"),
             serving(tmp_path, TARGET, config, server=name),

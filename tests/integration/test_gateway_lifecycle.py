@@ -293,7 +293,11 @@ def _enter(manager: Any) -> tuple[Gateway, Any]:
 
 
 def test_what_cannot_start_says_why(tmp_path):
-    settings = config({"small": lane("http://127.0.0.1:9")}, store="redis://127.0.0.1:9")
+    settings = config(
+        {"small": lane("http://127.0.0.1:9")},
+        store="redis://127.0.0.1:9",
+        store_fields={"on_failure": "closed"},
+    )
     gate = Gateway(tmp_path, settings, cwd=None)
     assert gate.wait() == 1
     assert "fairgate: store: " in gate.text()

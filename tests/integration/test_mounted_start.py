@@ -93,7 +93,7 @@ async def test_failures_of_the_apps_lifespan_pass_on(config: Any, event: str) ->
 
 
 async def test_a_store_that_is_away_fails_the_lifespan_and_says_so(config: Any) -> None:
-    config["store"]["url"] = "redis://127.0.0.1:1/0"
+    config["store"] |= {"url": "redis://127.0.0.1:1/0", "on_failure": "closed"}
     receive, send, sent = server_side(["startup"])
     await FairGate(answer, config=config)({"type": "lifespan"}, receive, send)
     (message,) = sent
@@ -130,7 +130,7 @@ async def test_a_start_that_failed_is_tried_again_by_the_next_request(
     config: Any, valkey_server: str, tmp_path: Path
 ) -> None:
     store = tmp_path / "socket"
-    config["store"]["url"] = f"unix://{store}"
+    config["store"] |= {"url": f"unix://{store}", "on_failure": "closed"}
     gate = FairGate(answer, config=config)
     await (refused := Client()).ask(gate)
     assert refused.status == 503

@@ -1,0 +1,75 @@
+"""A replica's share of what all of them may give: of engines' capacity and of limits."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import TypeVar
+
+import msgspec
+
+from fairgate.admission.model import Ask, EngineReport
+from fairgate.config import Limits, RateLimits
+
+_L = TypeVar("_L", Limits, RateLimits)
+
+
+def share_of_engines(
+    reports: Sequence[EngineReport],
+    *,
+    replicas: int,
+    rank: int,
+    held: Iterable[tuple[str, str, int]] = (),
+) -> list[EngineReport]:
+    """The engines as the replica of ``rank`` (from 0) may use them, less what it holds already.
+
+    The shares of all add up to the capacity, but that each has at least one sequence in every lane
+    that is up. ``held``: lane, engine and KV tokens of each request that runs.
+    """
+    running: Counter[tuple[str, str]] = Counter()
+    kv: Counter[tuple[str, str]] = Counter()
+    for lane, engine, tokens in held:
+        running[lane, engine] += 1
+        kv[lane, engine] += tokens
+    shares = {
+        (r.lane, r.name): _part(r.max_num_seqs, replicas, rank + i) for i, r in enumerate(reports)
+    }
+    for lane in {report.lane for report in reports}:
+        up = [(r.lane, r.name) for r in reports if r.lane == lane and r.up]
+        if up and not any(shares[engine] for engine in up):
+            shares[up[0]] = 1
+    return [
+        replace(
+            r,
+            max_num_seqs=max(0, shares[r.lane, r.name] - running[r.lane, r.name]),
+            kv_cache_tokens=r.kv_cache_tokens
+            and max(1, r.kv_cache_tokens // replicas - kv[r.lane, r.name]),
+            pressure=-1.0,
+        )
+        for r in reports
+    ]
+
+
+def _part(whole: int, replicas: int, rank: int) -> int:
+    each, left = divmod(whole, replicas)
+    return each + (rank % replicas < left)
+
+
+def share_of_limits(ask: Ask, replicas: int) -> Ask:
+    """``ask`` with limits divided by the replicas; none becomes less than 1."""
+    return msgspec.structs.replace(
+        ask,
+        tenant_limits=_divided(ask.tenant_limits, replicas),
+        user_limits=_divided(ask.user_limits, replicas),
+        app_limits=_divided(ask.app_limits, replicas),
+    )
+
+
+@lru_cache(maxsize=4096)
+def _divided(limits: _L, replicas: int) -> _L:
+    given = {name: n for name in limits.__struct_fields__ if (n := getattr(limits, name))}
+    return msgspec.structs.replace(
+        limits, **{name: max(1, n // replicas) for name, n in given.items()}
+    )
