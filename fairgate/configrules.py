@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
+from ipaddress import ip_network
 from urllib.parse import SplitResult, urlsplit
 
 from msgspec import Struct
@@ -52,6 +53,7 @@ def problems(config: Config) -> list[str]:
         *_tenants(config),
         *_keys_used_twice(config),
         *_store(config),
+        *_proxies(config),
         *_routes(config),
         *_quantities(config, "", ""),
     ]
@@ -253,6 +255,14 @@ def _keys_used_twice(config: Config) -> Iterator[str]:
             owner = owners.setdefault(key.sha256, path)
             if owner != path:
                 yield f"{path}.sha256: the same key as {owner}; expected each key once"
+
+
+def _proxies(config: Config) -> Iterator[str]:
+    for i, proxy in enumerate(config.server.trusted_proxies):
+        try:
+            ip_network(proxy)
+        except ValueError as error:
+            yield f"server.trusted_proxies[{i}]: expected an address or a network, {error}"
 
 
 def _store(config: Config) -> Iterator[str]:

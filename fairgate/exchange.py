@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fairgate import codec, headers
 from fairgate.admission.model import Served
 from fairgate.config import Route
-from fairgate.errors import Refusal, StoreError, Throttled, Unavailable
+from fairgate.errors import Forbidden, Refusal, StoreError, Throttled, Unavailable
 from fairgate.identity import Authenticate, Principal, complete, interaction_id, who_sends
 from fairgate.inbox import ClientGone, Inbox
 from fairgate.metering import Cost, Measured, Meter, Observed, TokenMeter, unit_meter
@@ -67,6 +67,7 @@ class Exchange:
         fields = dict(scope["headers"])
         self.request_id = headers.request_id(fields.get(headers.REQUEST_ID))
         self.declared = _length(fields.get(b"content-length"))
+        self.encoding = fields.get(b"content-encoding")
         self.principal: Principal | None = None
         self.plan: Plan | None = None
         self.ticket: Ticket | None = None
@@ -116,7 +117,15 @@ class Exchange:
         runtime = self.runtime
         if runtime.draining:
             raise Unavailable("the gateway is draining", code="draining", retry_after=1)
-        self.principal = await who_sends(self.scope, self.runtime.identity, self.terms.authenticate)
+        try:
+            self.principal = await who_sends(
+                self.scope, runtime.identity, self.terms.authenticate, failed=runtime.failed_keys
+            )
+        except Forbidden as refusal:
+            self.principal = refusal.principal
+            raise
+        if self.route.api is not None:
+            codec.check_encoding(self.encoding)
         body = await self.inbox.read_body(
             limit=runtime.config.server.max_body_bytes,
             timeout_s=runtime.config.timeouts.body_s,

@@ -19,6 +19,7 @@ from fairgate.engines.base import Engine
 from fairgate.engines.build import AppEngineFactory, build_engine
 from fairgate.engines.http_client import HttpClient
 from fairgate.errors import NotFound
+from fairgate.guessing import FailedKeys
 from fairgate.identity import Identity
 from fairgate.judging import Judging
 from fairgate.metrics import Metrics
@@ -40,6 +41,7 @@ class Runtime:
     def __init__(self, config: Config, *, gateway: str = "") -> None:
         self.config = config
         self.identity = Identity(config)
+        self.failed_keys = FailedKeys(config.server)
         self.metrics = Metrics()
         self.log_request: LogRequest = log_structured
         self.routing_metrics = RoutingMetrics(self.metrics.registry)

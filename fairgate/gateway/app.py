@@ -22,6 +22,7 @@ from fairgate.errors import MethodNotAllowed, NotFound, Refusal
 from fairgate.gateway.feedback import PATH as FEEDBACK
 from fairgate.gateway.feedback import Feedback
 from fairgate.gateway.forward import Forwarder
+from fairgate.identity import by_key
 from fairgate.me.app import PATH as ME
 from fairgate.me.app import Me
 from fairgate.middleware import FairGate
@@ -53,6 +54,7 @@ class Gateway:
             ],
             exception_handlers={Refusal: self._refuse, HTTPException: self._refuse_http},
         )
+        self._others.router.redirect_slashes = False  # to whatever host the client names
         self.app = FairGate(self._dispatch, runtime)
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,13 +64,13 @@ class Gateway:
 
     async def models(self, request: Request) -> Response:
         """The lanes as models, and ``auto``."""
-        self._runtime.identity.identify(request.scope["headers"])
+        by_key(request.scope, self._runtime.identity, self._runtime.failed_keys)
         data = [self._describe(name) for name in self._model_names()]
         return self._json(request, {"object": "list", "data": data})
 
     async def model(self, request: Request) -> Response:
         """One model."""
-        self._runtime.identity.identify(request.scope["headers"])
+        by_key(request.scope, self._runtime.identity, self._runtime.failed_keys)
         name = request.path_params["model"]
         if name != AUTO_MODEL and not any(p.serves(name) for p in self._runtime.pools.values()):
             shown = repr(name)[:80]

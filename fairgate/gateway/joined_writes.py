@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from fairgate.gateway.bounded_heads import BoundedHeads
 
 _HEAD = b"HTTP/1.1 "
 
 
-class Protocol(HttpToolsProtocol):
+class Protocol(BoundedHeads):
     """uvicorn's protocol, on such a connection."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
