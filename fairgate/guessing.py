@@ -86,7 +86,8 @@ class FailedKeys:
 def _forwarded(headers: Iterable[tuple[bytes, bytes]]) -> list[str]:
     """The addresses of ``X-Forwarded-For``, the nearest last."""
     sent = b",".join(value for name, value in headers if name == b"x-forwarded-for")
-    return sent[-_LONGEST_CHAIN * 64 :].decode("latin-1").split(",")[-_LONGEST_CHAIN:]
+    chain = sent[-_LONGEST_CHAIN * 64 :].decode("latin-1").split(",")
+    return [address for address in chain if address.strip()][-_LONGEST_CHAIN:]
 
 
 def _parsed(text: str) -> IPv4Address | IPv6Address | None:

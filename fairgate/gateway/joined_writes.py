@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from fairgate.gateway.bounded_heads import BoundedHeads
+from fairgate.gateway.bounded_input import BoundedInput
 
 _HEAD = b"HTTP/1.1 "
 
 
-class Protocol(BoundedHeads):
+class Protocol(BoundedInput):
     """uvicorn's protocol, on such a connection."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
