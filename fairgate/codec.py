@@ -13,15 +13,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
+import msgspec
 from msgspec import DecodeError, Meta, Raw, Struct, ValidationError
 from msgspec.json import Decoder, Encoder
 
 from fairgate import prompt as prompts
 from fairgate.config import Api
 from fairgate.errors import BadRequest, NotFound, UnsupportedEncoding
-from fairgate.rawjson import decode_object
+from fairgate.rawjson import MAX_FIELDS, decode_object
 
 Route = Api
 
@@ -220,6 +221,23 @@ def _with_added(body: bytes, fields: Mapping[str, Raw], more: Mapping[str, objec
     """``body``, which holds ``fields``, with ``more`` at its end."""
     before = body[: body.rindex(b"}")]
     return b"%b%b%b" % (before, b"," if fields else b"", _encode(more)[1:])
+
+
+def schema(route: Route, max_choices: int) -> dict[str, Any]:
+    """JSON Schema of the bodies of ``route``, of what is read here."""
+    layout = _LAYOUTS[route]
+    told = msgspec.json.schema_components([_Head], ref_template="#/{name}")[1]
+    known = told["_Head"]["properties"]
+    fields = {name: known[name] for name in sorted(layout.head - {"stream_options"})}
+    if "stream_options" in layout.head:
+        options = {k: told["_StreamOptions"][k] for k in ("type", "properties")}
+        fields["stream_options"] = {"anyOf": [options, {"type": "null"}]}
+    for name in fields.keys() & {"n", "best_of"}:
+        fields[name]["anyOf"][0]["maximum"] = max_choices
+    if "background" in fields:
+        fields["background"] = {"enum": [False, None]}
+    more: dict[str, Any] = {name: {} for name in (layout.prompt, *layout.more_prompt)}
+    return {"type": "object", "properties": {**fields, **more}, "maxProperties": MAX_FIELDS}
 
 
 def _decode_body(body: bytes) -> tuple[dict[str, Raw], bool]:

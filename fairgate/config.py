@@ -307,6 +307,12 @@ class Timeouts(Base, frozen=True):
     drain_s: Positive = 30.0
 
 
+PRIVATE_NETWORKS = (
+    "127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16",
+    "::1/128", "fc00::/7", "fe80::/10",
+)  # fmt: skip
+
+
 class Server(Base, frozen=True):
     """The gateway's own socket."""
 
@@ -320,6 +326,8 @@ class Server(Base, frozen=True):
     """Unknown keys from one address that are answered 401; more are answered 429."""
     trusted_proxies: tuple[str, ...] = ()
     """Addresses or networks (``10.0.0.0/8``) whose ``X-Forwarded-For`` says where clients are."""
+    metrics_from: tuple[str, ...] = PRIVATE_NETWORKS
+    """Addresses or networks that may read ``/metrics``, where every tenant's use stands."""
 
 
 class Config(Base, frozen=True):

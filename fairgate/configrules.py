@@ -53,7 +53,7 @@ def problems(config: Config) -> list[str]:
         *_tenants(config),
         *_keys_used_twice(config),
         *_store(config),
-        *_proxies(config),
+        *_networks(config),
         *_routes(config),
         *_quantities(config, "", ""),
     ]
@@ -257,12 +257,13 @@ def _keys_used_twice(config: Config) -> Iterator[str]:
                 yield f"{path}.sha256: the same key as {owner}; expected each key once"
 
 
-def _proxies(config: Config) -> Iterator[str]:
-    for i, proxy in enumerate(config.server.trusted_proxies):
-        try:
-            ip_network(proxy)
-        except ValueError as error:
-            yield f"server.trusted_proxies[{i}]: expected an address or a network, {error}"
+def _networks(config: Config) -> Iterator[str]:
+    for name in ("trusted_proxies", "metrics_from"):
+        for i, network in enumerate(getattr(config.server, name)):
+            try:
+                ip_network(network)
+            except ValueError as error:
+                yield f"server.{name}[{i}]: expected an address or a network, got: {error}"
 
 
 def _store(config: Config) -> Iterator[str]:

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from fairgate.addresses import Addresses
 from fairgate.admission.embedded import EmbeddedStore
 from fairgate.admission.link import Link
 from fairgate.config import AppEngine as AppEngineSettings
@@ -41,7 +42,8 @@ class Runtime:
     def __init__(self, config: Config, *, gateway: str = "") -> None:
         self.config = config
         self.identity = Identity(config)
-        self.failed_keys = FailedKeys(config.server)
+        self.addresses = Addresses(config.server)
+        self.failed_keys = FailedKeys(config.server.failed_keys_per_minute, self.addresses)
         self.metrics = Metrics()
         self.log_request: LogRequest = log_structured
         self.routing_metrics = RoutingMetrics(self.metrics.registry)

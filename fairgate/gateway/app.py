@@ -19,6 +19,7 @@ from fairgate import headers
 from fairgate.codec import ROUTES
 from fairgate.configrules import AUTO_MODEL
 from fairgate.errors import MethodNotAllowed, NotFound, Refusal
+from fairgate.gateway import openapi
 from fairgate.gateway.feedback import PATH as FEEDBACK
 from fairgate.gateway.feedback import Feedback
 from fairgate.gateway.forward import Forwarder
@@ -51,6 +52,7 @@ class Gateway:
                 Route("/healthz", self.healthz),
                 Route("/readyz", self.readyz),
                 Route("/metrics", self.metrics),
+                Route(openapi.PATH, self.openapi),
             ],
             exception_handlers={Refusal: self._refuse, HTTPException: self._refuse_http},
         )
@@ -98,12 +100,19 @@ class Gateway:
         return PlainTextResponse("ready\n")
 
     async def metrics(self, request: Request) -> Response:
-        """Prometheus text."""
+        """Prometheus text, for those who may see what all tenants use."""
+        if not self._runtime.addresses.may_scrape(request.scope):
+            raise NotFound("no such route: /metrics")
         if self._scrape is not None:
             text = await self._scrape(self._runtime)
         else:
             text = self._runtime.metrics.render(self._runtime.pools)
         return Response(text, headers={"content-type": CONTENT_TYPE_LATEST})
+
+    async def openapi(self, request: Request) -> Response:
+        """The description of all this."""
+        text = openapi.text(self._runtime.config.max_choices)
+        return Response(text, media_type="application/json")
 
     def _json(self, request: Request, content: object) -> Response:
         sent = headers.request_id(request.headers.get("x-request-id", "").encode("latin-1"))
