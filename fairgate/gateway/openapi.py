@@ -138,7 +138,7 @@ def _call(api: Api, max_choices: int) -> _Object:
 
 
 def _feedback() -> _Object:
-    refused = (BadRequest, NotFound, Forbidden, BodyTooLarge, Unavailable, *_OF_KEYS)
+    refused: _Refusals = (BadRequest, NotFound, Forbidden, BodyTooLarge, Unavailable, *_OF_KEYS)
     return {
         "summary": "How good an answer was.",
         "requestBody": {"required": True, "content": _json(_reference("Told"))},
@@ -158,7 +158,7 @@ def _open(
     not_yet: bool = False,
 ) -> _Object:
     """A route that needs no key."""
-    answers = _responses(content, (*refused, *_OF_ALL), {})
+    answers = _responses(content, refused + _OF_ALL, {})
     if not_yet:
         answers["503"] = {"description": "Not yet, or not any more.", "content": _plain()}
     return {"get": {"summary": summary, "security": [], "responses": answers}}
@@ -233,7 +233,7 @@ _ERROR: _Object = {
                 "message": _TEXT,
                 "type": _TEXT,
                 "param": _TEXT_OR_NULL,
-                "code": _TEXT_OR_NULL,
+                "code": {"type": ["string", "integer", "null"]},  # vLLM repeats the status here
             },
         }
     },
