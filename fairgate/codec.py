@@ -38,7 +38,9 @@ PATHS: Mapping[Route, str] = {route: path for path, route in ROUTES.items()}
 MAX_TOKENS = 2**31 - 1
 """Largest output limit that a request may name."""
 
-OURS = ("priority", "cache_salt", "request_id", "kv_transfer_params", "ec_transfer_params")
+OURS = frozenset(
+    ("priority", "cache_salt", "request_id", "kv_transfer_params", "ec_transfer_params")
+)
 """Fields that a client does not set: they would jump vLLM's line, read another tenant's part of its
 prefix cache, take another request's id, or name memory of other engines to read from."""
 
@@ -211,7 +213,8 @@ def rewrite(
     if cache_salt is not None:
         changes["cache_salt"] = cache_salt
     fields = call.fields
-    if call.duplicates or any(name in fields for name in (*OURS, *changes)):
+    plain = not call.duplicates and OURS.isdisjoint(fields)
+    if not (plain and changes.keys().isdisjoint(fields)):
         kept = {name: value for name, value in fields.items() if name not in OURS}
         return _encode({**kept, **changes})
     return _with_added(body, fields, changes) if changes else body
@@ -219,8 +222,8 @@ def rewrite(
 
 def _with_added(body: bytes, fields: Mapping[str, Raw], more: Mapping[str, object]) -> bytes:
     """``body``, which holds ``fields``, with ``more`` at its end."""
-    before = body[: body.rindex(b"}")]
-    return b"%b%b%b" % (before, b"," if fields else b"", _encode(more)[1:])
+    before = memoryview(body)[: body.rindex(b"}")]
+    return b"".join((before, b"," if fields else b"", _encode(more)[1:]))
 
 
 def schema(route: Route, max_choices: int) -> dict[str, Any]:

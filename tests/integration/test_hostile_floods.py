@@ -38,7 +38,7 @@ def serve_all(url: str, asks: Iterator[Ask]) -> None:
         await ledger.settle(ask.id, Served(cost=1.0, tokens=1, void=False))
 
     async def run() -> None:
-        link = Link(url)
+        link = Link(url, timeout_s=60.0)
         ledger = Ledger(link, POOL, "g0", clock=lambda: 1_700_000_000.0)
         try:
             while batch := [ask for _, ask in zip(range(AT_ONCE), asks, strict=False)]:
