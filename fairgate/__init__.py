@@ -27,6 +27,7 @@ from fairgate.errors import (
     Throttled,
     Unauthenticated,
     Unavailable,
+    UnsupportedEncoding,
     WorkerStartError,
 )
 from fairgate.gateway.app import Gateway
@@ -69,6 +70,7 @@ __all__ = [
     "Ticket",
     "Unauthenticated",
     "Unavailable",
+    "UnsupportedEncoding",
     "Usage",
     "WorkerStartError",
     "load_config",

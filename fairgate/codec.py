@@ -13,15 +13,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
+import msgspec
 from msgspec import DecodeError, Meta, Raw, Struct, ValidationError
 from msgspec.json import Decoder, Encoder
 
 from fairgate import prompt as prompts
 from fairgate.config import Api
-from fairgate.errors import BadRequest, NotFound
-from fairgate.rawjson import decode_object
+from fairgate.errors import BadRequest, NotFound, UnsupportedEncoding
+from fairgate.rawjson import MAX_FIELDS, decode_object
 
 Route = Api
 
@@ -36,6 +37,12 @@ PATHS: Mapping[Route, str] = {route: path for path, route in ROUTES.items()}
 
 MAX_TOKENS = 2**31 - 1
 """Largest output limit that a request may name."""
+
+OURS = frozenset(
+    ("priority", "cache_salt", "request_id", "kv_transfer_params", "ec_transfer_params")
+)
+"""Fields that a client does not set: they would jump vLLM's line, read another tenant's part of its
+prefix cache, take another request's id, or name memory of other engines to read from."""
 
 _SHOWN_BYTES = 60
 
@@ -136,6 +143,13 @@ class Call(Struct, frozen=True, kw_only=True):
         return self.stream and not self.include_usage and self.route in _ASKS_FOR_USAGE
 
 
+def check_encoding(sent: bytes | None) -> None:
+    """Raises ``UnsupportedEncoding`` unless the ``content-encoding`` that was sent is none."""
+    if sent is not None and sent.strip().lower() not in (b"", b"identity"):
+        shown = sent[:_SHOWN_BYTES].decode("ascii", "backslashreplace")
+        raise UnsupportedEncoding(f"content-encoding: expected identity, got {shown}")
+
+
 def decode(path: str, body: bytes, *, max_choices: int) -> Call:
     """Read ``body``, sent to ``path`` (a key of :data:`ROUTES`).
 
@@ -182,11 +196,12 @@ def rewrite(
     priority: int | None = None,
     cache_salt: str | None = None,
 ) -> bytes:
-    """The body for the engine; ``body`` itself where nothing changes. ``None`` keeps a field.
+    """The body for the engine; ``body`` itself where nothing changes.
 
-    ``include_usage`` applies to streams of chat and completions and keeps other stream options. A
-    ``priority`` from the client is always dropped: only the ledger sets one. Raises ``BadRequest``
-    for ``stream_options`` with a flood of keys.
+    ``include_usage`` applies to streams of chat and completions and keeps other stream options.
+    What the client sent of :data:`OURS` is dropped; ``priority`` and ``cache_salt`` take its place
+    where they are given. A body to which fields are only added keeps all its bytes. Raises
+    ``BadRequest`` for ``stream_options`` with a flood of keys.
     """
     changes: dict[str, object] = {}
     if model is not None and model != call.model:
@@ -197,12 +212,35 @@ def rewrite(
         changes["priority"] = priority
     if cache_salt is not None:
         changes["cache_salt"] = cache_salt
-    if not changes and not call.duplicates and "priority" not in call.fields:
-        return body
-    fields = {**call.fields, **changes}
-    if priority is None:
-        fields.pop("priority", None)
-    return _encode(fields)
+    fields = call.fields
+    plain = not call.duplicates and OURS.isdisjoint(fields)
+    if not (plain and changes.keys().isdisjoint(fields)):
+        kept = {name: value for name, value in fields.items() if name not in OURS}
+        return _encode({**kept, **changes})
+    return _with_added(body, fields, changes) if changes else body
+
+
+def _with_added(body: bytes, fields: Mapping[str, Raw], more: Mapping[str, object]) -> bytes:
+    """``body``, which holds ``fields``, with ``more`` at its end."""
+    before = memoryview(body)[: body.rindex(b"}")]
+    return b"".join((before, b"," if fields else b"", _encode(more)[1:]))
+
+
+def schema(route: Route, max_choices: int) -> dict[str, Any]:
+    """JSON Schema of the bodies of ``route``, of what is read here."""
+    layout = _LAYOUTS[route]
+    told = msgspec.json.schema_components([_Head], ref_template="#/{name}")[1]
+    known = told["_Head"]["properties"]
+    fields = {name: known[name] for name in sorted(layout.head - {"stream_options"})}
+    if "stream_options" in layout.head:
+        options = {k: told["_StreamOptions"][k] for k in ("type", "properties")}
+        fields["stream_options"] = {"anyOf": [options, {"type": "null"}]}
+    for name in fields.keys() & {"n", "best_of"}:
+        fields[name]["anyOf"][0]["maximum"] = max_choices
+    if "background" in fields:
+        fields["background"] = {"enum": [False, None]}
+    more: dict[str, Any] = {name: {} for name in (layout.prompt, *layout.more_prompt)}
+    return {"type": "object", "properties": {**fields, **more}, "maxProperties": MAX_FIELDS}
 
 
 def _decode_body(body: bytes) -> tuple[dict[str, Raw], bool]:

@@ -54,6 +54,9 @@ class Tenant(Base, frozen=True):
     weight: Positive = 1.0
     apps: tuple[Name, ...] = ()
     """Apps that keys of this tenant may name; empty: any configured app."""
+    cache_group: Name | None = None
+    """Tenants with the same one share what engines keep of prompts (vLLM's prefix cache); ``None``:
+    this tenant shares with nobody, so nobody can tell from a quick answer what it asked."""
     limits: Limits = Limits()
     user_limits: Limits = Limits()
     """Limits of each user of the tenant."""
@@ -141,6 +144,9 @@ class HttpEngine(Base, frozen=True, tag="http"):
     """KV tokens it holds; ``None``: as told by ``vllm:cache_config_info``, else not limited."""
     priority: bool = False
     """It runs with ``--scheduling-policy priority``: send a priority from the ledger."""
+    cache_salt: bool = True
+    """Send vLLM's ``cache_salt``, which keeps tenants' prefix caches apart; ``False``: for servers
+    that refuse the field, and where all tenants may share."""
 
 
 class VllmEngine(Base, frozen=True, tag="vllm"):
@@ -321,6 +327,12 @@ class Breaker(Base, frozen=True):
     longest_s: Positive = 60.0
 
 
+PRIVATE_NETWORKS = (
+    "127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16",
+    "::1/128", "fc00::/7", "fe80::/10",
+)  # fmt: skip
+
+
 class Server(Base, frozen=True):
     """The gateway's own socket."""
 
@@ -332,6 +344,12 @@ class Server(Base, frozen=True):
     access_log: bool | None = None
     """One log line per request; ``None``: from ``fairgate serve``, not from a mounted FairGate,
     whose server writes its own."""
+    failed_keys_per_minute: Count = 60
+    """Unknown keys from one address that are answered 401; more are answered 429."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses or networks (``10.0.0.0/8``) whose ``X-Forwarded-For`` says where clients are."""
+    metrics_from: tuple[str, ...] = PRIVATE_NETWORKS
+    """Addresses or networks that may read ``/metrics``, where every tenant's use stands."""
 
 
 class Config(Base, frozen=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
+from ipaddress import ip_network
 from urllib.parse import SplitResult, urlsplit
 
 from msgspec import Struct
@@ -53,6 +54,7 @@ def problems(config: Config) -> list[str]:
         *_tenants(config),
         *_keys_used_twice(config),
         *_store(config),
+        *_networks(config),
         *_routes(config),
         *_quantities(config, "", ""),
     ]
@@ -254,6 +256,15 @@ def _keys_used_twice(config: Config) -> Iterator[str]:
             owner = owners.setdefault(key.sha256, path)
             if owner != path:
                 yield f"{path}.sha256: the same key as {owner}; expected each key once"
+
+
+def _networks(config: Config) -> Iterator[str]:
+    for name in ("trusted_proxies", "metrics_from"):
+        for i, network in enumerate(getattr(config.server, name)):
+            try:
+                ip_network(network)
+            except ValueError as error:
+                yield f"server.{name}[{i}]: expected an address or a network, got: {error}"
 
 
 def _store(config: Config) -> Iterator[str]:

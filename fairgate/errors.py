@@ -16,6 +16,7 @@ FairgateError
     ├── NotFound           404  unknown route or model
     ├── MethodNotAllowed   405  the route exists, for other methods
     ├── BodyTooLarge       413
+    ├── UnsupportedEncoding 415 the body is compressed
     ├── Throttled          429  a rate limit under overload, a hard quota, or a full line
     ├── QueueTimeout       429  the queue deadline passed before capacity came free
     ├── BadGateway         502  the engine failed
@@ -30,6 +31,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fairgate.headers import LimitView
+    from fairgate.identity import Principal
 
 
 class FairgateError(Exception):
@@ -132,6 +134,8 @@ class Forbidden(Refusal):
     status = 403
     type = "permission_error"
     code = "forbidden"
+    principal: Principal | None = None
+    """Whose key it is, for the log."""
 
 
 class NotFound(Refusal):
@@ -156,6 +160,14 @@ class BodyTooLarge(Refusal):
     status = 413
     type = "invalid_request_error"
     code = "body_too_large"
+
+
+class UnsupportedEncoding(Refusal):
+    """The body is compressed: how large it is nobody knows before it is unpacked."""
+
+    status = 415
+    type = "invalid_request_error"
+    code = "unsupported_encoding"
 
 
 class Throttled(Refusal):

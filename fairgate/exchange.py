@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fairgate import codec, headers
 from fairgate.config import Route
-from fairgate.errors import Refusal, StoreError, Throttled, Unavailable
+from fairgate.errors import Forbidden, Refusal, StoreError, Throttled, Unavailable
 from fairgate.identity import Authenticate, Principal, complete, who_sends
 from fairgate.inbox import ClientGone, Inbox
 from fairgate.metering import Cost, Meter, TokenMeter, unit_meter
@@ -59,6 +59,7 @@ class Exchange:
         fields = dict(scope["headers"])
         self.request_id = headers.request_id(fields.get(headers.REQUEST_ID))
         self.declared = headers.length(fields.get(b"content-length"))
+        self.encoding = fields.get(b"content-encoding")
         self.plan: Plan | None = None
         self.watch = Watch(runtime, scope, self.request_id, self.inbox, send)
 
@@ -103,9 +104,15 @@ class Exchange:
         runtime, watch = self.runtime, self.watch
         if runtime.draining:
             raise Unavailable("the gateway is draining", code="draining", retry_after=1)
-        watch.principal = principal = await who_sends(
-            self.scope, runtime.identity, self.terms.authenticate
-        )
+        try:
+            watch.principal = principal = await who_sends(
+                self.scope, runtime.identity, self.terms.authenticate, failed=runtime.failed_keys
+            )
+        except Forbidden as refusal:
+            watch.principal = refusal.principal
+            raise
+        if self.route.api is not None:
+            codec.check_encoding(self.encoding)
         body = await self.inbox.read_body(
             limit=runtime.config.server.max_body_bytes,
             timeout_s=runtime.config.timeouts.body_s,

@@ -195,6 +195,8 @@ def error_response(
 def _status_headers(refusal: Refusal, rng: Random) -> list[Header]:
     if refusal.status == HTTPStatus.UNAUTHORIZED:
         return [(b"www-authenticate", b"Bearer")]
+    if refusal.status == HTTPStatus.UNSUPPORTED_MEDIA_TYPE:
+        return [(b"accept-encoding", b"identity")]
     if refusal.status not in _RETRY_LATER:
         return []
     wait_s = _DEFAULT_RETRY_S if refusal.retry_after is None else refusal.retry_after

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import lru_cache
 from hashlib import blake2b, sha256
 from inspect import isawaitable
 
@@ -16,8 +17,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 from starlette.types import Scope
 
-from fairgate.config import Config, Key, Limits, RateLimits
+from fairgate.config import Config, Key, Limits, RateLimits, Tenant
 from fairgate.errors import Forbidden, Unauthenticated
+from fairgate.guessing import FailedKeys
 
 # Longer ones are nobody's key; refusing them first bounds the work that a stranger can cause.
 _LONGEST_KEY = 512
@@ -57,6 +59,9 @@ class Principal(Struct, frozen=True, gc=False):
     """Client text; never to be stored or logged."""
     interaction: str | None = None
     """Digest over tenant, user and the client's id; ``None``: the request stands alone."""
+    cache_salt: str = ""
+    """Requests with the same one share what engines keep of prompts; empty: as configured for the
+    tenant."""
 
 
 class _Caller(Struct, frozen=True):
@@ -73,16 +78,31 @@ Authenticate = Callable[[Scope], Principal | Awaitable[Principal]]
 
 
 async def who_sends(
-    scope: Scope, identity: Identity, authenticate: Authenticate | None = None
+    scope: Scope,
+    identity: Identity,
+    authenticate: Authenticate | None = None,
+    *,
+    failed: FailedKeys,
 ) -> Principal:
     """By the app's own authentication where it has one, else by API key.
 
-    Raises ``Unauthenticated``, ``Forbidden``, and what :meth:`Identity.adopt` raises.
+    Raises ``Unauthenticated``, ``Throttled`` where ``failed`` had too many unknown keys from the
+    client's address, ``Forbidden``, and what :meth:`Identity.adopt` raises.
     """
     if authenticate is None:
-        return identity.identify(scope["headers"])
+        return by_key(scope, identity, failed)
     found = authenticate(scope)
     return identity.adopt(await found if isawaitable(found) else found, scope["headers"])
+
+
+def by_key(scope: Scope, identity: Identity, failed: FailedKeys) -> Principal:
+    """The principal of the API key in ``scope``. Raises as :func:`who_sends`."""
+    try:
+        return identity.identify(scope["headers"])
+    except Unauthenticated:
+        if _sent_key(dict(scope["headers"])):
+            failed.count(scope)
+        raise
 
 
 class Identity:
@@ -145,6 +165,9 @@ class Identity:
             raise ValueError(f"authenticate: no app is named {principal.app!r}, only {known}")
         if principal.user is not None:
             principal = replace(principal, user=user_id(_utf8(principal.user)))
+        if not principal.cache_salt:
+            salt = _cache_salt(self._config.tenants.get(principal.tenant), principal.tenant)
+            principal = replace(principal, cache_salt=salt)
         return _with_ids(principal, dict(headers))
 
     def _find(self, fields: Mapping[bytes, bytes]) -> _Caller | None:
@@ -231,7 +254,9 @@ def _with_app(principal: Principal, apps: Mapping[bytes, RateLimits], app: bytes
     limits = apps.get(app)
     if limits is None:
         shown = app[:64].decode("ascii", "backslashreplace")
-        raise Forbidden(f"This API key may not use the app {shown!r}.", code="app_not_allowed")
+        refusal = Forbidden(f"This API key may not use the app {shown!r}.", code="app_not_allowed")
+        refusal.principal = principal
+        raise refusal
     return replace(principal, app=app.decode("ascii"), app_limits=limits)
 
 
@@ -253,10 +278,22 @@ def _caller(config: Config, name: str, weights: Mapping[str, float], key: Key | 
         key_id=key.sha256[:12] if key else ANYBODY,
         key_name=key.name if key else "",
         user_weights=weights,
+        cache_salt=_cache_salt(tenant, name),
     )
     if key and key.user:
         principal = _with_user(principal, user_id(_utf8(key.user)))
     return _Caller(principal, {_utf8(app): config.apps[app].limits for app in apps})
+
+
+def _cache_salt(tenant: Tenant | None, name: str) -> str:
+    group = tenant.cache_group if tenant is not None else None
+    return _salt("tenant", name) if group is None else _salt("group", group)
+
+
+@lru_cache(maxsize=4096)
+def _salt(kind: str, name: str) -> str:
+    """The same on every replica, and of letters that vLLM takes."""
+    return blake2b(b"%b\0%b" % (_utf8(kind), _utf8(name)), digest_size=16).hexdigest()
 
 
 def apps_of(config: Config, tenant: str, key: Key | None) -> tuple[str, ...]:

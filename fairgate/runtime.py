@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from fairgate.addresses import Addresses
 from fairgate.admission.embedded import EmbeddedStore
 from fairgate.admission.link import Link
 from fairgate.admission.locating import locator_of
@@ -21,6 +22,7 @@ from fairgate.engines.base import Engine
 from fairgate.engines.build import AppEngineFactory, build_engine
 from fairgate.engines.http_client import HttpClient
 from fairgate.errors import NotFound
+from fairgate.guessing import FailedKeys
 from fairgate.identity import Identity
 from fairgate.judging import Judging
 from fairgate.metrics import Metrics
@@ -42,6 +44,8 @@ class Runtime:
     def __init__(self, config: Config, *, gateway: str = "") -> None:
         self.config = config
         self.identity = Identity(config)
+        self.addresses = Addresses(config.server)
+        self.failed_keys = FailedKeys(config.server.failed_keys_per_minute, self.addresses)
         self.metrics = Metrics()
         self.log_request: LogRequest = log_structured
         self.routing_metrics = RoutingMetrics(self.metrics.registry)

@@ -181,6 +181,7 @@ def _uvicorn(config: Config, runtime: Runtime, scrape: Scrape | None) -> uvicorn
         lifespan="off",
         log_config=None,
         access_log=False,
+        proxy_headers=False,  # which proxies are trusted is said in the configuration
         server_header=False,
         backlog=2048,
         timeout_keep_alive=75,

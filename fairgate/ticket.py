@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from typing import Any
 
@@ -73,17 +74,37 @@ class Ticket:
         """How its lane was chosen; ``None`` on routes without tokens."""
         return self.meter.routed
 
-    def engine_body(self, *, model: str | None = None, priority: int | None = None) -> bytes:
+    def engine_body(
+        self,
+        *,
+        model: str | None = None,
+        priority: int | None = None,
+        cache_salt: str | None = None,
+    ) -> bytes:
         """The body for an engine, asking it for the usage of a stream.
 
-        From then on the usage event is withheld from a client that did not ask for it. A
-        ``priority`` from the client is dropped; see :func:`fairgate.codec.rewrite`. A plan says
-        what engines of the granted lane are asked, and metered, instead of the client's call.
+        From then on the usage event is withheld from a client that did not ask for it. What only
+        we may set is dropped; see :func:`fairgate.codec.rewrite`. A plan says what engines of the
+        granted lane are asked, and metered, instead of the client's call.
         """
         if self.plan is not None and self.grant is not None:
             self._use(self.plan.draft(self.grant.lane))
         self.hides_usage = self.call.needs_usage
-        return rewrite(self.body, self.call, model=model, include_usage=True, priority=priority)
+        return rewrite(
+            self.body,
+            self.call,
+            model=model,
+            include_usage=True,
+            priority=priority,
+            cache_salt=cache_salt,
+        )
+
+    def engine_request_id(self) -> str:
+        """A new request id for an engine: begins with the client's, and no other request has it.
+
+        vLLM names its work by it, so two tenants must never have one in common.
+        """
+        return f"{self.request_id}-{os.urandom(8).hex()}"
 
     async def acquire(self) -> Grant:
         """Wait for capacity; see :meth:`fairgate.pool.Pool.acquire`."""

@@ -1,7 +1,9 @@
 """What an answer cost, read from its bytes as they pass on to the client.
 
 Bytes are forwarded as they come; the scanners only look. Raw JSON cannot fake a match: inside a
-JSON string every quote is escaped, so ``"usage":{`` stands only where a real key does.
+JSON string every quote is escaped, so ``"usage":{`` stands only where a real key does. Answers of
+``/v1/responses`` echo objects that the client sent (the schemas of its tools), so a key counts only
+at the depth where the engine writes its own.
 """
 
 from __future__ import annotations
@@ -24,7 +26,14 @@ HELD_BYTES = 256 * 1024
 LINE_BYTES = 64 * 1024
 """Of such an event only so much of its end is looked at."""
 
+MOST_TOKENS = 2**40
+"""An engine that tells more than these talks nonsense, and is not heard."""
+
 _USAGE = re.compile(rb'"usage"\s*+:\s*+(\{[^{}]*+(?:\{[^{}]*+\}[^{}]*+)*+\})')
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_TOP = 1
+_IN_RESPONSE = 2
+"""Depths of ``usage``: in the answer, or in the ``response`` of an event."""
 _ERROR_EVENT = re.compile(
     rb'^data: ?\{\s*"(?:error"\s*:\s*[{"]|object"\s*:\s*"error")'
     rb'|"type"\s*:\s*"(?:error|response\.failed)"',
@@ -139,7 +148,7 @@ class JsonScanner(UsageScanner):
         return chunk
 
     def finish(self) -> bytes:
-        found = _answer_usage(self._kept) if self._whole else _last_usage(self._kept)
+        found = _answer_usage(self._kept) if self._whole else _long_answer_usage(self._kept)
         self._usage = found or self._usage
         self.response_id = _response_id(self._kept)
         self._kept.clear()
@@ -161,6 +170,7 @@ class SseScanner(UsageScanner):
         super().__init__()
         self._output = _DELTA if route == "responses" else _CHOICE
         self._role_events = 1 if route == "chat" else 0
+        self._depth = _IN_RESPONSE if route == "responses" else _TOP
         self._waiting = bytearray()
         """The event that has begun."""
         self._passed = 0
@@ -231,7 +241,7 @@ class SseScanner(UsageScanner):
             self.response_id = _response_id(lines)
         if b'"usage"' not in lines:
             return False
-        self._usage = _last_usage(lines) or self._usage
+        self._usage = _last_usage(lines, self._depth) or self._usage
         return True
 
 
@@ -309,14 +319,42 @@ def _answer_usage(answer: bytearray) -> Usage | None:
     return _usage(wire) if wire else None
 
 
-def _last_usage(data: bytes | bytearray) -> Usage | None:
-    """The last usage object in raw JSON that has token counts."""
+def _long_answer_usage(kept: bytearray) -> Usage | None:
+    """The top-level usage of an answer of which only head and tail are kept."""
+    return _last_usage(kept[HEAD_BYTES:], _TOP) or _first_usage(kept[:HEAD_BYTES])
+
+
+def _last_usage(data: bytes | bytearray, depth: int) -> Usage | None:
+    """The last usage object in lines of raw JSON that has token counts and lies ``depth`` deep.
+
+    The line may have lost its beginning, so depth is counted from its end.
+    """
     start = len(data)
     while (start := data.rfind(b'"usage"', 0, start)) >= 0:
         match = _USAGE.match(data, start)
-        if match and (usage := _parsed(match[1])):
+        if match and (usage := _parsed(match[1])) and _closes(data, match.end()) == depth:
             return usage
     return None
+
+
+def _first_usage(head: bytearray) -> Usage | None:
+    """The usage object at the top level of a JSON object whose end is not there."""
+    for match in _USAGE.finditer(head):
+        if _depth(bytes(head[: match.start()])) == _TOP and (usage := _parsed(match[1])):
+            return usage
+    return None
+
+
+def _closes(data: bytes | bytearray, start: int) -> int:
+    """Levels that the line closes from ``start`` on, which is outside of a string."""
+    end = data.find(b"\n", start)
+    return -_depth(bytes(data[start : end if end >= 0 else len(data)]))
+
+
+def _depth(data: bytes) -> int:
+    """Levels of JSON that ``data``, which begins outside of a string, leaves open."""
+    bare = _STRING.sub(b"", data)
+    return bare.count(b"{") + bare.count(b"[") - bare.count(b"}") - bare.count(b"]")
 
 
 def _parsed(data: bytes) -> Usage | None:
@@ -332,6 +370,8 @@ def _usage(wire: _WireUsage) -> Usage | None:
     if prompt is None:
         return None
     output = wire.completion_tokens if wire.completion_tokens is not None else wire.output_tokens
+    if max(prompt, output or 0) > MOST_TOKENS:
+        return None
     details = wire.prompt_tokens_details or wire.input_tokens_details
     cached = (details.cached_tokens if details else None) or 0
     return Usage(max(prompt, 0), max(output or 0, 0), min(max(cached, 0), max(prompt, 0)), True)

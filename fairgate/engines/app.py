@@ -25,6 +25,10 @@ class AppEngine:
     def priority(self) -> bool:
         return False
 
+    @property
+    def cache_salt(self) -> bool:
+        return True
+
     async def start(self) -> None:
         """Nothing to start: who mounts FairGate runs the app."""
 

@@ -49,6 +49,10 @@ class Engine(Protocol):
     def priority(self) -> bool:
         """It schedules by priority, so requests may carry one."""
 
+    @property
+    def cache_salt(self) -> bool:
+        """It takes vLLM's ``cache_salt``, which keeps what it caches for tenants apart."""
+
     async def start(self) -> None:
         """Bring it up and return when it answers; at once for engines that others run.
 

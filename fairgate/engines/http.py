@@ -38,6 +38,10 @@ class HttpEngine:
     def priority(self) -> bool:
         return self._settings.priority
 
+    @property
+    def cache_salt(self) -> bool:
+        return self._settings.cache_salt
+
     async def start(self) -> None:
         """Nothing to start: returns at once, whether or not the server is up."""
 

@@ -57,6 +57,10 @@ class InProcessEngine:
     def priority(self) -> bool:
         return self._settings.priority
 
+    @property
+    def cache_salt(self) -> bool:
+        return True
+
     async def start(self) -> None:
         """Build it, then keep it running until :meth:`stop`.
 

@@ -105,6 +105,10 @@ class SpawnedEngine:
         return self._priority
 
     @property
+    def cache_salt(self) -> bool:
+        return True
+
+    @property
     def process_group(self) -> int | None:
         """Id of the process group of the present run, if there is one."""
         return self._child.group if self._child else None

@@ -19,9 +19,11 @@ from fairgate import headers
 from fairgate.codec import ROUTES
 from fairgate.configrules import AUTO_MODEL
 from fairgate.errors import MethodNotAllowed, NotFound, Refusal
+from fairgate.gateway import openapi
 from fairgate.gateway.feedback import PATH as FEEDBACK
 from fairgate.gateway.feedback import Feedback
 from fairgate.gateway.forward import Forwarder
+from fairgate.identity import by_key
 from fairgate.me.app import PATH as ME
 from fairgate.me.app import Me
 from fairgate.middleware import FairGate
@@ -50,9 +52,11 @@ class Gateway:
                 Route("/healthz", self.healthz),
                 Route("/readyz", self.readyz),
                 Route("/metrics", self.metrics),
+                Route(openapi.PATH, self.openapi),
             ],
             exception_handlers={Refusal: self._refuse, HTTPException: self._refuse_http},
         )
+        self._others.router.redirect_slashes = False  # to whatever host the client names
         self.app = FairGate(self._dispatch, runtime)
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,13 +66,13 @@ class Gateway:
 
     async def models(self, request: Request) -> Response:
         """The lanes as models, and ``auto``."""
-        self._runtime.identity.identify(request.scope["headers"])
+        by_key(request.scope, self._runtime.identity, self._runtime.failed_keys)
         data = [self._describe(name) for name in self._model_names()]
         return self._json(request, {"object": "list", "data": data})
 
     async def model(self, request: Request) -> Response:
         """One model."""
-        self._runtime.identity.identify(request.scope["headers"])
+        by_key(request.scope, self._runtime.identity, self._runtime.failed_keys)
         name = request.path_params["model"]
         if name != AUTO_MODEL and not any(p.serves(name) for p in self._runtime.pools.values()):
             shown = repr(name)[:80]
@@ -99,12 +103,19 @@ class Gateway:
         return PlainTextResponse("ready\n")
 
     async def metrics(self, request: Request) -> Response:
-        """Prometheus text."""
+        """Prometheus text, for those who may see what all tenants use."""
+        if not self._runtime.addresses.may_scrape(request.scope):
+            raise NotFound("no such route: /metrics")
         if self._scrape is not None:
             text = await self._scrape(self._runtime)
         else:
             text = self._runtime.metrics.render(self._runtime.pools)
         return Response(text, headers={"content-type": CONTENT_TYPE_LATEST})
+
+    async def openapi(self, request: Request) -> Response:
+        """The description of all this."""
+        text = openapi.text(self._runtime.config.max_choices)
+        return Response(text, media_type="application/json")
 
     def _json(self, request: Request, content: object) -> Response:
         sent = headers.request_id(request.headers.get("x-request-id", "").encode("latin-1"))

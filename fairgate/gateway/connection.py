@@ -13,8 +13,9 @@ import termios
 from typing import Any
 
 import structlog
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from fairgate.gateway.bounded_input import BoundedInput
 from fairgate.gateway.joined_writes import JoinedWrites
 
 _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
@@ -22,7 +23,7 @@ _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-lengt
 log = structlog.get_logger("fairgate.gateway")
 
 
-class Connection(HttpToolsProtocol):
+class Connection(BoundedInput):
     """uvicorn's protocol; a timer runs only while the client does not read fast enough."""
 
     send_s = 60.0

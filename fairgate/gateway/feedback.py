@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from fairgate import headers
 from fairgate.errors import BadRequest, MethodNotAllowed, NotFound, Refusal, StoreError, Unavailable
 from fairgate.headers import ErrorResponse
-from fairgate.identity import Principal
+from fairgate.identity import Principal, by_key
 from fairgate.inbox import ClientGone, Inbox
 from fairgate.routing.live import Verdict
 from fairgate.runtime import Runtime
@@ -67,7 +67,7 @@ class Feedback:
     async def _take(self, scope: Scope, inbox: Inbox) -> bytes:
         if scope["method"] != "POST":
             raise MethodNotAllowed(f"{scope['method']} is not allowed on {PATH}")
-        principal = self._runtime.identity.identify(scope["headers"])
+        principal = by_key(scope, self._runtime.identity, self._runtime.failed_keys)
         body = await inbox.read_body(
             limit=_MOST_BYTES, timeout_s=self._runtime.config.timeouts.body_s, declared=None
         )

@@ -7,6 +7,7 @@ from http import HTTPStatus
 import structlog
 from starlette.types import Message, Receive, Scope, Send
 
+from fairgate.codec import PATHS
 from fairgate.engines.base import Engine
 from fairgate.engines.transport import Answer
 from fairgate.errors import (
@@ -124,10 +125,12 @@ class Forwarder:
         body = ticket.engine_body(
             model=lane.model or grant.lane,
             priority=grant.priority if engine.priority else None,
+            cache_salt=ticket.principal.cache_salt if engine.cache_salt else None,
         )
         if engine.transport is None:
             raise BadGateway("the granted engine is not reached through the gateway")
-        answer = await engine.transport.post(scope["path"], body, _request_headers(scope, ticket))
+        path = PATHS[ticket.call.route]  # never the client's text
+        answer = await engine.transport.post(path, body, _request_headers(scope, ticket))
         try:
             return answer, await self._first_part(answer, ticket)
         except BaseException:
@@ -197,5 +200,5 @@ def _request_headers(scope: Scope, ticket: Ticket) -> dict[str, str]:
     }
     headers["content-type"] = "application/json"
     headers["accept-encoding"] = "identity"
-    headers["x-request-id"] = ticket.request_id
+    headers["x-request-id"] = ticket.engine_request_id()
     return headers

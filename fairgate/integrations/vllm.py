@@ -18,6 +18,7 @@ from fairgate import config, middleware
 from fairgate.engines.base import EngineStatus
 from fairgate.engines.vllm_stats import EngineStats
 from fairgate.errors import ConfigError
+from fairgate.headers import REQUEST_ID
 from fairgate.identity import Principal
 from fairgate.integrations.vllm_routes import byte_cost, vllm_route
 from fairgate.integrations.vllm_settings import server_config
@@ -28,6 +29,7 @@ METRICS_PATH = "/fairgate/metrics"
 
 _PRIORITY_HEADER = b"x-vllm-priority"
 _LENGTH = b"content-length"
+_REPLACED = frozenset({_LENGTH, _PRIORITY_HEADER, REQUEST_ID})
 
 log = structlog.get_logger("fairgate.vllm")
 
@@ -134,6 +136,10 @@ class _ServerEngine:
     def priority(self) -> bool:
         return self._stats.priority
 
+    @property
+    def cache_salt(self) -> bool:
+        return True
+
     async def start(self) -> None:
         """The server started it."""
 
@@ -157,8 +163,11 @@ class _ToVllm:
         if ticket is None or grant is None or ticket.meter.call is None:
             await self._app(scope, receive, send)
             return
-        body = ticket.engine_body(priority=grant.priority if self._priority else None)
-        await self._app(_with_length(scope, len(body)), _Replay(body, receive), send)
+        body = ticket.engine_body(
+            priority=grant.priority if self._priority else None,
+            cache_salt=ticket.principal.cache_salt,
+        )
+        await self._app(_with_ours(scope, ticket, len(body)), _Replay(body, receive), send)
 
 
 class _Replay:
@@ -176,7 +185,9 @@ class _Replay:
         return {"type": "http.request", "body": body, "more_body": False}
 
 
-def _with_length(scope: Scope, length: int) -> Scope:
-    """Without the client's priority; the length is that of the new body."""
-    kept = [h for h in scope["headers"] if h[0] not in (_LENGTH, _PRIORITY_HEADER)]
-    return {**scope, "headers": [*kept, (_LENGTH, str(length).encode())]}
+def _with_ours(scope: Scope, ticket: Ticket, length: int) -> Scope:
+    """Without the client's priority, with an id of ours; ``length`` is that of the new body."""
+    kept = [header for header in scope["headers"] if header[0] not in _REPLACED]
+    request_id = ticket.engine_request_id().encode()
+    ours = [(_LENGTH, str(length).encode()), (REQUEST_ID, request_id)]
+    return {**scope, "headers": [*kept, *ours]}

@@ -42,6 +42,23 @@ function fg.save_accounts()
   end
 end
 
+-- Users of one tenant that are told apart within a state's life; those beyond share one account, so
+-- that no tenant fills the store by naming ever new users. Counted approximately, in 12 KB at most.
+local MOST_USERS = 100000
+fg.CROWD = '~' -- no user has this id
+
+function fg.is_crowded(tenant)
+  return redis.call('PFCOUNT', fg.key('users', tenant)) >= MOST_USERS
+end
+
+function fg.remember_user(tenant, user)
+  local seen = fg.key('users', tenant)
+  redis.call('PFADD', seen, user)
+  if redis.call('PTTL', seen) < 0 then
+    redis.call('PEXPIRE', seen, fg.settings.state_ttl_ms)
+  end
+end
+
 -- The two-bucket sliding window: the minute before counts by the share of it still in sight.
 function fg.roll(a, now)
   local window = math.floor(now / WINDOW_MS)

@@ -47,6 +47,9 @@ local price_1_cost, exempt, preferred, tenant_limits, user_limits, app_limits
 r.tenant, r.tenant_weight, r.user, r.user_weight, r.app, price_1_cost, r.tokens, r.kv,
   r.interaction, exempt, r.avoid, preferred, tenant_limits, user_limits, app_limits
   = unpack(cmsgpack.unpack(ARGV[4]), 1, 15)
+if fg.user_account(r).new and fg.is_crowded(r.tenant) then
+  r.user, r.user_weight, r.user_account = fg.CROWD, 1, nil
+end
 r.line_tenant, r.line_user = fg.line_names(r.tenant, r.user)
 r.has_app_limits = app_limits ~= nil
 
@@ -188,6 +191,9 @@ end
 r.cost = price_1_cost * r.price
 r.expected = fg.expected_cost(r)
 local t, u = fg.tenant_account(r), fg.user_account(r)
+if u.new then
+  fg.remember_user(r.tenant, r.user)
+end
 fg.count(t, 1, r.tokens, now)
 fg.count(u, 1, r.tokens, now)
 if app_limits then

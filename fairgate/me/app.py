@@ -69,7 +69,12 @@ class Me:
             if scope["method"] not in ("GET", "HEAD"):
                 raise MethodNotAllowed(f"{scope['method']} is not allowed on {PATH}")
             asking = {**scope, "headers": tuple(with_basic(fields).items())} if html else scope
-            principal = await who_sends(asking, self._runtime.identity, self._authenticate)
+            principal = await who_sends(
+                asking,
+                self._runtime.identity,
+                self._authenticate,
+                failed=self._runtime.failed_keys,
+            )
             found = await self._report(complete(principal, None, None))
         except StoreError as error:
             refusal = Unavailable(str(error), code="store_unavailable", retry_after=2)

@@ -25,7 +25,7 @@ class VirtualEngine:
     """An :class:`~fairgate.engines.base.Engine` that is reached by :meth:`submit`."""
 
     transport = None
-    priority = False
+    priority = cache_salt = False
 
     def __init__(self, name: str, spec: SimulatedEngine, loop: asyncio.AbstractEventLoop) -> None:
         self.name = name

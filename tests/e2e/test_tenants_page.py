@@ -20,7 +20,13 @@ from support.gateway import MODEL, Gateway, config, engine, gateway, key_of, lan
 import fairgate
 from fairgate import errors, headers
 from fairgate.codec import decode
-from fairgate.errors import MethodNotAllowed, Refusal, Throttled, Unauthenticated
+from fairgate.errors import (
+    MethodNotAllowed,
+    Refusal,
+    Throttled,
+    Unauthenticated,
+    UnsupportedEncoding,
+)
 from fairgate.headers import LimitView
 from fairgate.me.report import Report
 from fairgate.routing.base import Action, Decision, RouteRequest
@@ -63,7 +69,8 @@ def sent_headers() -> set[str]:
     sent += headers.choice_headers(3, -0.5, "small")
     call = decode("/v1/chat/completions", b"{}", max_choices=1)
     sent += Routed(RouteRequest(call), Decision((Action("l"),), router="r")).headers()
-    for refusal in (Unauthenticated(""), Throttled("", limit="tenant.daily", retry_after=1e6)):
+    throttled = Throttled("", limit="tenant.daily", retry_after=1e6)
+    for refusal in (Unauthenticated(""), UnsupportedEncoding(""), throttled):
         sent += headers.error_response(refusal, request_id="r", rng=Random(1)).headers
     return {name.decode() for name, _ in sent}
 

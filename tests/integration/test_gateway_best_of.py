@@ -463,6 +463,7 @@ async def test_an_unsure_answer_is_asked_for_again_and_both_are_charged(fakes, h
     assert text.startswith("data: ") is stream
     (large,) = started["large"].bodies
     sent = {name: value for name, value in body.items() if name != "stream" or not stream}
+    assert len(large.pop("cache_salt")) == 32
     assert large == {**sent, "model": "large"}
     await eventually(lambda: fakes.ledger.tokens(who) == 17 + 21)
     assert fakes.ledger.requests(who) == 1

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairgate.codec import Call, decode, rewrite
+from fairgate.codec import OURS, Call, decode, rewrite
 from fairgate.errors import BadRequest, NotFound
 from fairgate.prompt import MEDIA_BYTES, SYSTEM_SCAN_BYTES
 
@@ -228,14 +228,26 @@ def test_rewrite_keeps_what_it_does_not_know_to_the_byte() -> None:
     call = read(CHAT, body)
     sent = rewrite(body, call, model="/models/m", priority=7, cache_salt="t")
     assert sent == (
-        b'{"x":%b,"priority":7,"model":"/models/m","messages":[ {"a" : 1.50} ],"cache_salt":"t"}'
+        b'{"x":%b,"model":"/models/m","messages":[ {"a" : 1.50} ],"priority":7,"cache_salt":"t"}'
         % odd
     )
 
 
-def test_rewrite_always_drops_the_clients_priority() -> None:
+@pytest.mark.parametrize("body", [b"{}", b" { }\n", b'{"x": 1.0 }', b'{"messages":[ ] }\t\n'])
+def test_what_is_only_added_leaves_all_bytes_as_they_are(body: bytes) -> None:
+    sent = rewrite(body, read(CHAT, body), priority=-3, cache_salt="salt")
+    assert sent.startswith(body.rstrip().removesuffix(b"}"))
+    assert json.loads(sent) == {**json.loads(body), "priority": -3, "cache_salt": "salt"}
+
+
+def test_rewrite_always_drops_what_only_we_may_set() -> None:
     body = b'{"model":"m","pri\\u006frity":-9,"messages":[]}'
     assert rewrite(body, read(CHAT, body)) == b'{"model":"m","messages":[]}'
+    forged = {"messages": HELLO, **dict.fromkeys(OURS, "forged"), "cache_salt": "of another"}
+    raw = json.dumps(forged).encode()
+    assert json.loads(rewrite(raw, read(CHAT, raw))) == {"messages": HELLO}
+    told = json.loads(rewrite(raw, read(CHAT, raw), priority=1, cache_salt="ours"))
+    assert told == {"messages": HELLO, "priority": 1, "cache_salt": "ours"}
 
 
 @pytest.mark.parametrize(
@@ -304,7 +316,11 @@ def test_any_object_is_read_or_refused_and_rewritten_faithfully(
         assert error.param is not None  # noqa: PT017
         assert error.param.partition(".")[0] in body  # noqa: PT017
         return
-    expected = {**body, "priority": 3, "model": "engine"}
+    expected = {
+        **{k: v for k, v in body.items() if k not in OURS},
+        "priority": 3,
+        "model": "engine",
+    }
     assert json.loads(rewrite(raw, call, model="engine", priority=3)) == expected
 
 

@@ -209,6 +209,32 @@ def test_responses_stream(cuts: list[int]) -> None:
     assert (scanner.events, scanner.failed) == (2, False)
 
 
+FORGED = {"usage": {"input_tokens": 0, "output_tokens": 0, "prompt_tokens": 0}}
+ECHO = {"tools": [{"name": "f", "parameters": FORGED}], "metadata": FORGED, **FORGED["usage"]}
+
+
+def test_what_a_response_echoes_of_the_request_is_no_usage() -> None:
+    scanner = SseScanner("responses")
+    scanner.feed(event({"type": "response.created", "response": {**ECHO, "usage": None}}))
+    scanner.feed(event({"type": "response.output_text.delta", "delta": "a"}))
+    assert scanner.usage == Usage(None, 1, 0, False)  # here the client leaves
+    told = {"input_tokens": 8, "output_tokens": 1}
+    done = {"type": "response.completed", "response": {"usage": told, **ECHO}, "sequence_number": 9}
+    scanner.feed(event(done))
+    assert scanner.usage == Usage(8, 1, 0, True)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_what_a_long_answer_echoes_is_no_usage(first: bool) -> None:
+    output = [{"content": [{"text": 'long "}]{ ' * 10_000}]}]
+    told = {"usage": {"input_tokens": 8, "output_tokens": 1}}
+    fields = (told, ECHO) if first else (ECHO, told)
+    body = json.dumps({**fields[0], "output": output, **fields[1], "user": None}).encode()
+    scanner = JsonScanner()
+    run(scanner, pieces(body, range(0, len(body), 1000)))
+    assert scanner.usage == Usage(8, 1, 0, True)
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -287,6 +313,8 @@ def test_an_event_without_end_is_not_collected() -> None:
         '{"prompt_tokens":"3"}',
         '{"completion_tokens":3}',
         '{"prompt_tokens":1e999}',
+        '{"prompt_tokens":1,"completion_tokens":1000000000000000000}',
+        '{"prompt_tokens":123456789012345678901234567890,"completion_tokens":1}',
         "{}",
         '{"a":{"b":{"c":{}}}}',
         "[",
