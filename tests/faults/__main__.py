@@ -79,9 +79,6 @@ async def _measure(chosen: Sequence[Fault], rounds: int, plan: Plan, folder: Pat
                 fault, row = left.pop(0)
                 typer.echo(f"{fault.name} …", err=True)
                 fit = await measured.of(fault, row)
-        for gate in it.gates:
-            if bugs := gate.bugs():
-                row.details.append(f"logged by {gate.program.name}: {bugs[0][:200]}")
     return figures
 
 

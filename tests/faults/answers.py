@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 _WITH_RETRY_AFTER = frozenset({429, 503})
-_CLEAR = frozenset({429, 502, 503, 504})
+_CLEAR = frozenset({429, 500, 502, 503, 504})
 _LONGEST_RETRY_S = 120
 
 
@@ -17,7 +17,7 @@ class Kind(StrEnum):
 
     ANSWERED = "answered"
     REFUSED = "refused"
-    """429, 502, 503 or 504 with an error object; the first and third with Retry-After."""
+    """429 or 5xx with an error object; 429 and 503 with Retry-After."""
     BROKEN = "broken"
     """A stream that ended with an error event."""
     DIED = "died"

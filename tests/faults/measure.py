@@ -18,6 +18,7 @@ from tests.faults.site import PROBE, Site
 from tests.faults.waiting import wait_until
 
 _WARM_S = 4.0
+_STEADY_S = 1.5  # from the last request's arrival until requests are at every stage
 _RECOVERY_S = 25.0
 _QUIET_S = 10.0
 _AFTER_S = 0.5
@@ -81,6 +82,7 @@ class Round:
         """One round; adds to ``figures``. Says whether the site is as before."""
         site, load = self._site, self._site.load
         await wait_until(lambda: len(load.under_way) >= site.plan.in_flight * 0.9, 30)
+        await asyncio.sleep(_STEADY_S)
         in_flight, seen = len(load.under_way), len(load.records)
         async with fault.inject(site) as harm:
             await asyncio.sleep(fault.lasts_s)
@@ -101,7 +103,9 @@ class Round:
         count(figures, records)
         if figures.recovery_s >= 0:
             figures.recovery_s = max(figures.recovery_s, recovery_s) if recovery_s >= 0 else -1
+        logged = Counter(line[:200] for gate in site.gates for line in gate.bugs())
         figures.details += [*harm.notes[:5], *double[:5], *held[:5]]
+        figures.details += [f"logged {n} times: {line}" for line, n in logged.most_common(5)]
         figures.remarks += harm.remarks
         return not held and recovery_s >= 0
 

@@ -64,25 +64,35 @@ class Proxy:
     async def _replies(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Late parts are late by the same time each, as on a long line: they do not add up."""
         loop = asyncio.get_running_loop()
-        passed, limit, due = 0, 0, 0.0
-        while data := await reader.read(_CHUNK):
-            if self.cut_after:
-                limit = limit or random.randint(1, 2 * self.cut_after)
-                passed += len(data)
-                if passed >= limit:
-                    writer.write(data[: len(data) // 2])
+        line: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+
+        async def write() -> None:
+            passed = limit = 0
+            while True:
+                due, data = await line.get()
+                await asyncio.sleep(due - loop.time())
+                if not data:
                     return
-            if self.slow_s or due > loop.time():
-                due = max(due, loop.time() + self.slow_s)
-                loop.call_at(due, _write, writer, data)
-            else:
+                if self.cut_after:
+                    limit = limit or random.randint(1, 2 * self.cut_after)
+                    passed += len(data)
+                    if passed >= limit:
+                        writer.write(data[: len(data) // 2])
+                        return
                 writer.write(data)
                 await writer.drain()
 
+        async def read() -> None:
+            while True:
+                data = await reader.read(_CHUNK)
+                line.put_nowait((loop.time() + self.slow_s, data))
+                if not data:
+                    return
 
-def _write(writer: asyncio.StreamWriter, data: bytes) -> None:
-    if not writer.is_closing():
-        writer.write(data)
+        async with asyncio.TaskGroup() as both:
+            reading = both.create_task(read())
+            await write()
+            reading.cancel()
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

@@ -34,6 +34,7 @@ HEARTBEAT_S = 0.4
 STORE_TIMEOUT_S = 1.0
 QUEUE_S = 20.0
 KV_CACHE_TOKENS = 65_536
+_BUGS = ("never retrieved", "never awaited", "was destroyed", "Warning:")
 _SECTIONS: dict[str, Any] = {
     "timeouts": {
         "connect_s": 1, "first_byte_s": 6, "idle_s": 2, "body_s": 3, "drain_s": 15,
@@ -72,6 +73,7 @@ class Gate:
         command = module("tests.faults.gate", str(self.tasks_file), *options)
         log = folder / f"gateway-{number}.log"
         self.program = Program(f"gateway {number}", command, log)
+        self._read = 0
 
     async def start(self) -> None:
         """Start it; its door opens once it serves."""
@@ -105,10 +107,20 @@ class Gate:
                     yield json.loads(line)
 
     def bugs(self) -> list[str]:
-        """Lines of its log that no outside event excuses."""
-        marks = ("Traceback", "never retrieved", "never awaited", "was destroyed", "Warning:")
-        text = self.program.log.read_text(errors="replace")
-        return [line for line in text.splitlines() if any(mark in line for mark in marks)]
+        """Lines of its log since the last call that no outside event excuses.
+
+        A traceback is told by its last line.
+        """
+        with self.program.log.open(errors="replace") as log:
+            log.seek(self._read)
+            lines = log.read().splitlines()
+            self._read = log.tell()
+        found = [line for line in lines if any(mark in line for mark in _BUGS)]
+        for at, line in enumerate(lines):
+            if line.startswith("Traceback"):
+                after = (text for text in lines[at + 1 :] if not text.startswith(" "))
+                found.append(next(after, "a traceback without an end"))
+        return found
 
     def _marks(self) -> int:
         log = self.program.log
@@ -269,9 +281,10 @@ def _clients(plan: Plan) -> Iterator[Client]:
             PROBE, f"probe-{number}", chained=False, pinned=number, tokens=(2, 2), pause_s=0.02,
             random=random.Random(f"{plan.seed} probe {number}"),
         )  # fmt: skip
-    names = list(TENANTS)
+    names = list(TENANTS)  # every tenth asks for long answers, which outlast short faults
     for number in range(plan.in_flight):
         yield Client(
             names[number % len(names)], f"user-{number}", chained=number % 3 == 0, first=number,
+            tokens=(40, 60) if number % 10 == 9 else (6, 16),
             random=random.Random(f"{plan.seed} {number}"),
         )  # fmt: skip

@@ -22,7 +22,7 @@ async def killed(site: Site) -> AsyncIterator[Harm]:
     await site.store.start()
 
 
-@store.add("store killed, empty", "gateways make the ledger anew from what they hold", lasts_s=1.5)
+@store.add("store killed, empty", "gateways make the ledger anew from what they hold", lasts_s=0)
 @asynccontextmanager
 async def killed_empty(site: Site) -> AsyncIterator[Harm]:
     await site.store.kill(forget=True)
