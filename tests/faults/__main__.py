@@ -28,7 +28,9 @@ def main(
     rounds: Annotated[int, typer.Option(min=1, help="Times that each is injected.")] = 2,
     in_flight: Annotated[int, typer.Option(min=1, help="Requests at a time.")] = 300,
     gateways: Annotated[int, typer.Option(min=2, max=4)] = 2,
-    on_failure: Annotated[str, typer.Option(help="store.on_failure of the gateways.")] = "closed",
+    on_failure: Annotated[
+        str, typer.Option(help="store.on_failure of the gateways; default: theirs.")
+    ] = "",
     json: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("build/faults.json"),
     folder: Annotated[Path | None, typer.Option(help="Where logs stay.")] = None,
     names: Annotated[bool, typer.Option("--list", help="Only list the faults.")] = False,

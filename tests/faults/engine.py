@@ -1,8 +1,9 @@
 """``python -m tests.faults.engine``: a simulated engine that watches what it is given.
 
 Each request that begins or ends is a line of ``--events``: monotonic seconds, a sign, the request's
-id. ``+`` began, ``=`` was served to its end, ``-`` was not; ``!`` says that with it more ran than
-``--max-num-seqs``, counting only those whose client is still connected at that moment.
+name, which its prompt says. ``+`` began, ``=`` was served to its end, ``-`` was not; ``!`` says
+that with it more ran than ``--max-num-seqs``, counting only those whose client is still connected
+at that moment.
 
 ``POST /faults?kind=status=503&share=0.5`` has every second request from now on spoiled, by the
 simulated engine's own faults; an empty kind ends that.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import socket
 import time
 from pathlib import Path
@@ -24,6 +26,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fairgate.engines.simulated.faults import HEADER
 from fairgate.engines.simulated.server import create_app
 from fairgate.engines.simulated.service import Settings
+
+NAME = re.compile(rb"\((q[0-9.]+)\)")
 
 
 class Watched:
@@ -56,13 +60,15 @@ class Watched:
         await send({"type": "http.response.body", "body": b""})
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        name = dict(scope["headers"]).get(b"x-request-id", b"-").decode("latin-1")
+        body = await _read(receive)
+        found = NAME.search(body)
+        name = found[1].decode() if found else "-"
         answer = _Answer(send, self._running)
         self._note("+", name)
         if len(self._running) > self._max_num_seqs and self._connected() > self._max_num_seqs:
             self._note("!", name)
         try:
-            await self._app(self._spoiled(scope), receive, answer.send)
+            await self._app(self._spoiled(scope), _Replayed(body, receive), answer.send)
         finally:
             self._note("=" if answer.served else "-", name)
             self._running.discard(answer)
@@ -81,6 +87,29 @@ class Watched:
 
     def _note(self, sign: str, name: str) -> None:
         self._events.write(f"{time.monotonic():.6f} {sign} {name}\n")
+
+
+async def _read(receive: Receive) -> bytes:
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+    return body
+
+
+class _Replayed:
+    """A ``receive`` that begins with the body that was read already."""
+
+    def __init__(self, body: bytes, receive: Receive) -> None:
+        self._body: bytes | None = body
+        self._receive = receive
+
+    async def __call__(self) -> Message:
+        body, self._body = self._body, None
+        if body is None:
+            return await self._receive()
+        return {"type": "http.request", "body": body, "more_body": False}
 
 
 class _Answer:

@@ -164,7 +164,7 @@ class Load:
         status, body = 0, bytearray()
         try:
             async with http.post(
-                door.url, json=_body(self._model, wish), headers=_headers(name, client)
+                door.url, json=_body(self._model, wish, name), headers=_headers(name, client)
             ) as answer:
                 status = answer.status
                 async for part in answer.content.iter_any():
@@ -184,10 +184,11 @@ def key_of(tenant: str) -> str:
     return f"key-of-{tenant}"
 
 
-def _body(model: str, wish: Wish) -> dict[str, Any]:
+def _body(model: str, wish: Wish, name: str) -> dict[str, Any]:
+    """The prompt says the request's name, so that engines can write it down."""
     body: dict[str, Any] = {
         "model": model,
-        "messages": [{"role": "user", "content": "Which ferns grow in the shade of oaks?"}],
+        "messages": [{"role": "user", "content": f"Which ferns grow in shade? ({name})"}],
         "max_tokens": wish.output_tokens,
         "ignore_eos": True,
     }

@@ -53,7 +53,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Clients, each with one request at a time."""
     proxied: bool = False
     """Gateways reach the store through the proxy."""
-    on_failure: str = "closed"
+    on_failure: str = ""
+    """``store.on_failure``; empty: the gateways' default."""
     seed: int = 0
 
 
@@ -256,7 +257,7 @@ class Site:
                 "url": self.proxy.url if self.plan.proxied else self.store.url,
                 "heartbeat_s": HEARTBEAT_S,
                 "timeout_s": STORE_TIMEOUT_S,
-                "on_failure": self.plan.on_failure,
+                **({"on_failure": self.plan.on_failure} if self.plan.on_failure else {}),
             },
             **_SECTIONS,
         }

@@ -102,5 +102,10 @@ for _name, _kind, _share, _shows in (
     ("engine answers 500", "status=500", 0.3, "as the engine says, with its error"),
     ("engine answers 503", "status=503", 0.5, "asked elsewhere"),
     ("engine sends slowly", "slow=0.3", 0.2, "each part 0.3 s later"),
+    ("engine falls silent", "hang-after=2", 0.2, "an error event once it was silent too long"),
+    ("engine cuts events", "cut-after=2", 0.3, "an error event behind half an event"),
+    ("engine speaks no HTTP", "no-http", 0.5, "asked elsewhere"),
+    ("engine floods", "flood=20", 0.02, "twenty megabytes for an answer"),
+    ("engine never ends", "endless", 0.05, "[DONE] and no end"),
 ):
     engines.add(_name, _shows, lasts_s=4)(_spoiling(_kind, _share))
