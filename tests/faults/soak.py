@@ -84,9 +84,9 @@ class Soak:
         figures.recovery_s = time.monotonic() - healed
         figures.doubly_granted = len(double := site.doubly_granted())
         figures.details += double[:10]
-        held, before = await self._quiet()
+        held, quiet = await self._quiet()
         figures.details += held
-        look = await self._clean_phase(before, figures)
+        look = await self._clean_phase(quiet, figures)
         looks, swept = await self._read(figures)
         found = balances(look, site.gates, swept, self._began, self._kills) if look else []
         figures.details += [f"tokens do not add up: {b}" for b in found if not b.holds]
