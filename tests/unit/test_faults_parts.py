@@ -11,6 +11,7 @@ from tests.faults.answers import Kind, Wish, judge
 from tests.faults.ledger import Account, EngineUse, Look, Request, held_back, leaked, violations
 
 USAGE = {"prompt_tokens": 10, "completion_tokens": 4, "total_tokens": 14}
+FEWER = {**USAGE, "completion_tokens": 3}
 TEXT = b'data: {"choices": []}\n\n'
 LAST = b'data: {"choices": [], "usage": %s}\n\n' % json.dumps(USAGE).encode()
 DONE = b"data: [DONE]\n\n"
@@ -22,7 +23,8 @@ ERROR = b'data: {"error": {"message": "no", "type": "server_error", "code": "eng
     [
         (False, 200, {}, json.dumps({"usage": USAGE}).encode(), Kind.ANSWERED),
         (False, 200, {}, b'{"usage": {"completion_tok', Kind.LOST),
-        (False, 200, {}, json.dumps({"usage": {**USAGE, "completion_tokens": 3}}).encode(), Kind.LOST),
+        (False, 200, {}, json.dumps({"usage": None}).encode(), Kind.LOST),
+        (False, 200, {}, json.dumps({"usage": FEWER}).encode(), Kind.LOST),
         (True, 200, {}, TEXT + LAST + DONE, Kind.ANSWERED),
         (True, 200, {}, TEXT + LAST, Kind.LOST),
         (True, 200, {}, TEXT + DONE, Kind.LOST),
@@ -48,6 +50,11 @@ def request(name: str, state: str, **fields: object) -> Request:
     )  # fmt: skip
 
 
+def engine(**fields: str) -> dict[str, EngineUse]:
+    usual = {"seqs": "1", "kv": "60", "limit": "1", "max_seqs": "1", "max_kv": "100", "up": "1"}
+    return {"small:e": EngineUse(**(usual | fields))}
+
+
 ACCOUNT = Account(flight=2, waiting=1, s=5, du=60, rc=2, tc=60)
 SOUND = Look(
     gateways={"g": "1"},
@@ -56,9 +63,7 @@ SOUND = Look(
     waiting={"g": ["b"]},
     lanes={"small": 1},
     lines={"small": 1},
-    engines={
-        "small:e": EngineUse(seqs="1", kv="60", limit="1", max_seqs="1", max_kv="100", up="1")
-    },
+    engines=engine(),
     free={"small": {"e": "0"}},
     tenants={"acme": ACCOUNT},
     users={"acme:ann": ACCOUNT},
@@ -81,9 +86,9 @@ def test_a_sound_ledger_contradicts_itself_nowhere():
         ({"users": {}}, "user acme:ann"),
         ({"tenants": {"acme": Account(2, 1, -1, 60, 2, 60)}}, "below 0"),
         ({"free": {"small": {"e": "1"}}}, "1 free of 1"),
-        ({"engines": {"small:e": EngineUse("2", "60", "2", "2", "100", "1")}}, "2 sequences reserved"),
-        ({"engines": {"small:e": EngineUse("1", "60", "1", "0", "100", "1")}}, "capacity 0"),
-        ({"engines": {"small:e": EngineUse("1", "61", "1", "1", "100", "1")}}, "61 KV"),
+        ({"engines": engine(seqs="2", limit="2")}, "2 sequences reserved"),
+        ({"engines": engine(max_seqs="0")}, "capacity 0"),
+        ({"engines": engine(kv="61")}, "61 KV"),
     ],
 )  # fmt: skip
 def test_a_contradiction_is_told(change, says):
@@ -94,7 +99,7 @@ def test_a_quiet_pool_holds_nothing():
     nothing = replace(
         SOUND, requests=[request("c", "swept")], held={}, waiting={}, lanes={"small": 0},
         lines={"small": 0}, tenants={}, users={}, free={"small": {"e": "1"}},
-        engines={"small:e": EngineUse("0", "0", "1", "1", "100", "1")},
+        engines=engine(seqs="0", kv="0"),
     )  # fmt: skip
     assert held_back(nothing, {"small:e": 1}) == []
     assert held_back(SOUND, {"small:e": 1}) != []
