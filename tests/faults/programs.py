@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import signal
 import subprocess
@@ -13,6 +14,8 @@ from pathlib import Path
 
 START_S = 60.0
 _END_S = 20.0
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
 _ROOT = Path(__file__).parents[2]
 
 
@@ -44,7 +47,7 @@ class Program:
         with self.log.open("ab") as output:
             self._popen = subprocess.Popen(
                 self.command, env=self._environ, cwd=_ROOT, stdin=subprocess.DEVNULL,
-                stdout=output, stderr=output, start_new_session=True,
+                stdout=output, stderr=output, start_new_session=True, preexec_fn=_end_with_parent,
             )  # fmt: skip
 
     async def start(self, ready: Callable[[], Awaitable[bool]]) -> None:
@@ -98,6 +101,11 @@ class Program:
     def tail(self) -> str:
         """The end of its log."""
         return self.log.read_text(errors="replace")[-3000:] if self.log.exists() else ""
+
+
+def _end_with_parent() -> None:
+    """Linux: SIGKILL as soon as the harness ends, in whatever way."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def module(name: str, *options: str) -> list[str]:
