@@ -27,7 +27,7 @@ def run(*options: str, file: Path) -> tuple[subprocess.CompletedProcess[str], di
 
 
 def test_some_faults_harm_nobody(tmp_path: Path) -> None:
-    names = "SCRIPT FLUSH,gateway killed,engine answers 503,hostile bodies"
+    names = "SCRIPT FLUSH,gateway killed,hostile bodies"
     done, report = run(
         "tests.faults", "--only", names, "--rounds", "1", "--in-flight", "60",
         file=tmp_path / "faults.json",

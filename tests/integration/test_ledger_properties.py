@@ -296,12 +296,12 @@ def test_the_ledger_holds_its_invariants_whatever_fails(
     durable_server: str, preset: Preset
 ) -> None:
     settled = {"url": durable_server, "policy": Policy(preset=preset)}
-    run_machine(type("Machine", (LedgerFaults, LedgerMachine), settled))
+    run_machine(type("Machine", (LedgerFaults, LedgerMachine), settled), examples=15)
 
 
-def run_machine(machine: Any) -> None:
+def run_machine(machine: Any, examples: int = 25) -> None:
     run = settings(
-        max_examples=int(os.environ.get("FAIRGATE_EXAMPLES", "25")),
+        max_examples=int(os.environ.get("FAIRGATE_EXAMPLES", examples)),
         stateful_step_count=40,
         deadline=None,
         suppress_health_check=list(HealthCheck),
