@@ -28,6 +28,8 @@ from fairgate.engines.simulated.server import create_app
 from fairgate.engines.simulated.service import Settings
 
 NAME = re.compile(rb"\((q[0-9.]+)\)")
+NAMELESS = "-"
+"""A request that is none of the load's, such as one of a hostile client."""
 
 
 class Watched:
@@ -62,7 +64,7 @@ class Watched:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await _read(receive)
         found = NAME.search(body)
-        name = found[1].decode() if found else "-"
+        name = found[1].decode() if found else NAMELESS
         answer = _Answer(send, self._running)
         self._note("+", name)
         if len(self._running) > self._max_num_seqs and self._connected() > self._max_num_seqs:
