@@ -18,6 +18,8 @@ from tests.faults.waiting import wait_until
 DEADLINE_S = 60.0
 """A request without an end by then is lost: far beyond all timeouts of the gateways added up."""
 _PATIENCE_S = 1.0
+_DONE = b"data: [DONE]\n\n"
+_LINGER_S = 1.0
 _CALLS = 5  # of an interaction
 
 
@@ -91,7 +93,7 @@ class Load:
         """Begin to send."""
         # A connection for each attempt: no request meets one that its gateway is just closing.
         connector = aiohttp.TCPConnector(limit=0, force_close=True)
-        timeout = aiohttp.ClientTimeout(total=DEADLINE_S)
+        timeout = aiohttp.ClientTimeout(total=None)
         self._http = aiohttp.ClientSession(connector=connector, timeout=timeout)
         self._going.set()
         self._tasks = [asyncio.create_task(self._live(client)) for client in self._clients]
@@ -161,16 +163,24 @@ class Load:
     async def _attempt(self, name: str, client: Client, wish: Wish, number: int) -> Ending:
         door, http = self.doors[number], self._http
         assert http is not None, "start() comes first"
-        status, body = 0, bytearray()
+        status, body, done = 0, bytearray(), False
         try:
-            async with http.post(
-                door.url, json=_body(self._model, wish, name), headers=_headers(name, client)
-            ) as answer:
+            async with (
+                asyncio.timeout(DEADLINE_S) as patience,
+                http.post(
+                    door.url, json=_body(self._model, wish, name), headers=_headers(name, client)
+                ) as answer,
+            ):
                 status = answer.status
                 async for part in answer.content.iter_any():
                     body += part
+                    if not done and _DONE in body:  # OpenAI's clients read no further
+                        done = True
+                        patience.reschedule(asyncio.get_running_loop().time() + _LINGER_S)
                 return judge(wish, status, answer.headers, bytes(body))
         except TimeoutError:
+            if done:
+                return judge(wish, status, {}, bytes(body))
             return Ending(Kind.LOST, f"no end within {DEADLINE_S:g} s, status {status}")
         except (aiohttp.ClientError, OSError) as error:
             # Whoever kills a gateway marks its door first, and keeps it so until it is back.
