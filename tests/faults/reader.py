@@ -18,9 +18,11 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from tests.faults.ledger import Look, look, violations
+from tests.faults.ledger import Look, look, over_capacity, violations
 
 _EVERY_S = 0.25
+_OVER_S = 2.0
+"""More leases than sequences for so long count: settlements that were owed are taken by then."""
 _SWEPT_S = 590.0  # a record of a swept request that goes sooner was settled
 
 
@@ -30,6 +32,7 @@ class Reader:
     def __init__(self) -> None:
         self.looks = 0
         self.contradictions = 0
+        self._over: dict[str, float] = {}  # since when
         self._swept: dict[str, tuple[float, str, float]] = {}  # since when, tenant, tokens
 
     def see(self, seen: Look) -> list[str]:
@@ -42,7 +45,9 @@ class Reader:
                 del self._swept[name]
         for name, r in there.items():
             self._swept.setdefault(name, (now, r.tenant, r.tokens))
-        found = violations(seen)
+        over = over_capacity(seen)
+        self._over = {wrong: self._over.get(wrong, now) for wrong in over}
+        found = violations(seen) + [w for w, since in self._over.items() if now > since + _OVER_S]
         self.contradictions += bool(found)
         return found
 

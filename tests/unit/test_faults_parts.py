@@ -8,7 +8,16 @@ from dataclasses import replace
 import pytest
 
 from tests.faults.answers import Kind, Wish, judge
-from tests.faults.ledger import Account, EngineUse, Look, Request, held_back, leaked, violations
+from tests.faults.ledger import (
+    Account,
+    EngineUse,
+    Look,
+    Request,
+    held_back,
+    leaked,
+    over_capacity,
+    violations,
+)
 
 USAGE = {"prompt_tokens": 10, "completion_tokens": 4, "total_tokens": 14}
 FEWER = {**USAGE, "completion_tokens": 3}
@@ -87,12 +96,16 @@ def test_a_sound_ledger_contradicts_itself_nowhere():
         ({"tenants": {"acme": Account(2, 1, -1, 60, 2, 60)}}, "below 0"),
         ({"free": {"small": {"e": "1"}}}, "1 free of 1"),
         ({"engines": engine(seqs="2", limit="2")}, "2 sequences reserved"),
-        ({"engines": engine(max_seqs="0")}, "capacity 0"),
         ({"engines": engine(kv="61")}, "61 KV"),
     ],
 )  # fmt: skip
 def test_a_contradiction_is_told(change, says):
     assert any(says in wrong for wrong in violations(replace(SOUND, **change)))
+
+
+def test_more_leases_than_sequences_are_told():
+    assert over_capacity(SOUND) == []
+    assert over_capacity(replace(SOUND, engines=engine(max_seqs="0"))) != []
 
 
 def test_a_quiet_pool_holds_nothing():
