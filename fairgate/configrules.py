@@ -43,6 +43,17 @@ def is_auto(model: str | None) -> bool:
     return not model or model == AUTO_MODEL or model.startswith(f"{AUTO_MODEL}:")
 
 
+def tenant_problems(name: str, tenant: Tenant, config: Config) -> list[str]:
+    """What is wrong with one tenant of ``config``, by the paths within it."""
+    found = _tenant(tenant, config, "")
+    return [problem.removeprefix(".") for problem in found]
+
+
+def quantities(section: Struct) -> list[str]:
+    """Numbers in ``section`` that nobody can mean, by the paths within it."""
+    return list(_quantities(section, "", ""))
+
+
 def problems(config: Config) -> list[str]:
     """Everything that is wrong with ``config`` as a whole, in the order of the file."""
     return [
@@ -217,13 +228,16 @@ def _tenants(config: Config) -> Iterator[str]:
     if not config.apps:
         yield "apps: expected at least one app, got none"
     for name, tenant in config.tenants.items():
-        path = f"tenants.{name}"
-        yield from _known_apps(tenant.apps, config.apps, f"{path}.apps", "")
-        for i, key in enumerate(tenant.keys):
-            yield from _key(key, tenant, config, f"{path}.keys[{i}]")
+        yield from _tenant(tenant, config, f"tenants.{name}")
     if config.anonymous is not None and config.anonymous not in config.tenants:
         guess = did_you_mean(config.anonymous, config.tenants)
         yield f"anonymous: no tenant is named '{config.anonymous}'{guess}"
+
+
+def _tenant(tenant: Tenant, config: Config, path: str) -> Iterator[str]:
+    yield from _known_apps(tenant.apps, config.apps, f"{path}.apps", "")
+    for i, key in enumerate(tenant.keys):
+        yield from _key(key, tenant, config, f"{path}.keys[{i}]")
 
 
 def _key(key: Key, tenant: Tenant, config: Config, path: str) -> Iterator[str]:

@@ -52,6 +52,7 @@ class Pool:
         metrics: RoutingMetrics | None = None,
     ) -> None:
         self.name = name
+        self._applied = config.pools[name]
         self.lanes: Mapping[str, Lane] = config.pools[name].lanes
         self.policy = resolve_policy(config.pools[name].policy)
         self.planner = Planner(config.pools[name].best_of, config.pools[name].cascade)
@@ -107,10 +108,24 @@ class Pool:
         await self._listener.stop()
 
     def apply(self, config: Config) -> None:
-        """Take up the policy and the routing of a reloaded configuration."""
-        self.policy = resolve_policy(config.pools[self.name].policy)
-        self.admission.apply_policy(self.policy)
-        self.routing.apply(config.pools[self.name].routing)
+        """Take up policy, routing, and what can be changed of lanes and engines."""
+        new = config.pools[self.name]
+        if new is self._applied:
+            return
+        self._applied = new
+        self.lanes = new.lanes
+        self.policy = resolve_policy(new.policy)
+        self.monitor.apply(new.lanes)
+        self.admission.apply(
+            self.policy,
+            {lane: spec.queue for lane, spec in new.lanes.items()},
+            {lane: spec.headroom for lane, spec in new.lanes.items()},
+        )
+        self.routing.apply(new.routing, new.lanes)
+
+    def is_drained(self, lane: str) -> bool:
+        """All its engines were told to take no new requests."""
+        return all(engine.drained for engine in self.lanes[lane].engines)
 
     def serves(self, model: str | None) -> bool:
         """Whether ``model`` names one of its lanes."""
@@ -159,6 +174,7 @@ class Pool:
             tenant=principal.tenant,
             user=principal.user or principal.key_id,
             app=principal.app,
+            key=principal.key_id,
             lanes=tuple((lane, self.lanes[lane].price) for lane in lanes),
             cost=self._cost(estimate, estimate.prompt_tokens, 0, estimate.total_output_tokens),
             tokens=estimate.tokens,

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import itertools
 import secrets
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from fairgate.admission.embedded import EmbeddedStore
 from fairgate.admission.link import Link
+from fairgate.changes.live import LiveChanges
+from fairgate.changes.overlay import Object
+from fairgate.changes.store import ChangeStore
 from fairgate.config import AppEngine as AppEngineSettings
 from fairgate.config import Config
 from fairgate.configrules import is_auto
@@ -19,7 +22,7 @@ from fairgate.engines.base import Engine
 from fairgate.engines.build import AppEngineFactory, build_engine
 from fairgate.engines.http_client import HttpClient
 from fairgate.errors import NotFound
-from fairgate.identity import Identity
+from fairgate.identity import Identity, revoked_keys
 from fairgate.judging import Judging
 from fairgate.metrics import Metrics
 from fairgate.pool import Pool
@@ -48,6 +51,9 @@ class Runtime:
         self.pools: dict[str, Pool] = {}
         self.http: HttpClient
         self.judging: Judging
+        self.link: Link
+        self.changes: LiveChanges | None = None
+        """Of the configuration while it runs; ``None``: it takes part in none."""
         self.engines: list[Engine] = []
         self._numbers = itertools.count()
         self._any_model = _is_one_app(config)
@@ -72,7 +78,7 @@ class Runtime:
         runtime = cls(config)
         async with AsyncExitStack() as stack:
             url = await store_url(config, stack)
-            link = Link(url, timeout_s=config.store.timeout_s)
+            runtime.link = link = Link(url, timeout_s=config.store.timeout_s)
             stack.push_async_callback(link.close)
             client = HttpClient(connect_s=config.timeouts.connect_s)
             runtime.http = await stack.enter_async_context(client)
@@ -89,6 +95,11 @@ class Runtime:
             for pool in runtime.pools.values():
                 stack.push_async_callback(pool.stop)
                 await pool.start()
+            if config.admin.keys and config.admin.changes:
+                store = ChangeStore(link, config.admin.site)
+                runtime.changes = changes = LiveChanges(config, store, runtime._take_up)
+                stack.push_async_callback(changes.stop)
+                await changes.start()
             yield runtime
 
     def build_engines(
@@ -110,19 +121,36 @@ class Runtime:
         return f"{self.gateway}-{next(self._numbers)}"
 
     def apply(self, config: Config) -> None:
-        """Take up a reloaded configuration; requests under way keep what they began with."""
-        self.config = config
-        self.identity = Identity(config)
+        """Take up a reloaded file, under the changes in force; requests under way keep what they
+        began with."""
+        if self.changes is not None:
+            self.changes.rebase(config)
+        else:
+            self._take_up(config, None)
+
+    def _take_up(self, config: Config, concerned: Collection[Object] | None) -> None:
+        """Work with ``config``, in which the objects ``concerned`` changed, or anything."""
+        old, self.config = self.config, config
+        kinds = {kind for kind, _ in concerned} if concerned is not None else {"app"}
+        tenants = [name for kind, name in concerned or () if kind == "tenant"]
+        if "app" in kinds:
+            self.identity = Identity(config)
+            tenants = list(old.tenants)
+        else:
+            self.identity.take_up(config, tenants)
+        revoked = revoked_keys(old, config, tenants)
         for pool in self.pools.values():
             pool.apply(config)
+            if revoked:
+                pool.admission.refuse_keys(revoked)
 
     def closed_lanes(self) -> list[str]:
-        """Lanes without an engine that is up."""
+        """Lanes without an engine that is up, but for those that were drained."""
         return [
             lane
             for pool in self.pools.values()
             for lane in pool.lanes
-            if pool.statistics(lane).engines_up == 0
+            if pool.statistics(lane).engines_up == 0 and not pool.is_drained(lane)
         ]
 
     def lane(self, name: str | None) -> tuple[Pool, tuple[str, ...]]:

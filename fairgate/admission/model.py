@@ -40,6 +40,8 @@ class Ask(Struct, frozen=True, gc=False):
     """Longest wait in line."""
     continuation_timeout_s: float = 600.0
     """The same if it turns out to continue an admitted interaction."""
+    key: str = ""
+    """Id of the API key that it came with."""
 
 
 class Grant(Struct, frozen=True, gc=False):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -32,6 +32,7 @@ from fairgate.errors import (
     QueueTimeout,
     StoreError,
     Throttled,
+    Unauthenticated,
     Unavailable,
 )
 from fairgate.policy import ResolvedPolicy
@@ -142,10 +143,20 @@ class Admission:
         except StoreError as error:
             log.warning("left the pool without telling the store", error=str(error))
 
-    def apply_policy(self, policy: ResolvedPolicy) -> None:
-        """Change the policy of the whole pool; effective with the heartbeat that goes out now."""
-        self._settings = settings_of(policy, self._queues, self._headroom)
+    def apply(
+        self, policy: ResolvedPolicy, queues: dict[str, Queue], headroom: Mapping[str, float]
+    ) -> None:
+        """Change the policy of the whole pool, and the lines and headroom of its lanes; effective
+        with the heartbeat that goes out now."""
+        self._queues, self._headroom = queues, headroom
+        self._settings = settings_of(policy, queues, headroom)
         self.renew_soon()
+
+    def refuse_keys(self, keys: Collection[str]) -> None:
+        """Refuse what waits in line with one of these API keys, by their ids."""
+        for waiter in self._waiting.values():
+            if waiter.ask.key in keys:
+                waiter.fail(Unauthenticated("This API key was revoked."))
 
     def renew_soon(self) -> None:
         """Send a heartbeat now: an engine's state changed."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
 from fairgate.admission.model import EngineReport
+from fairgate.config import Engine as EngineSettings
 from fairgate.config import Lane
 from fairgate.engines.base import Engine, EngineStatus
 from fairgate.engines.pressure import pressure
@@ -22,24 +24,24 @@ log = structlog.get_logger("fairgate.engines")
 
 
 class _Watched:
-    def __init__(self, lane: str, engine: Engine, limits: tuple[int | None, int | None]) -> None:
+    def __init__(self, lane: str, engine: Engine, settings: EngineSettings) -> None:
         self.lane = lane
         self.engine = engine
-        self.max_num_seqs, self.kv_cache_tokens = limits
+        self.settings = settings
         self.status = EngineStatus(up=False, detail="not probed yet")
         self.up = False
         self.failures = 0
 
     def report(self) -> EngineReport:
         s = self.status
-        kv_cache_tokens = self.kv_cache_tokens
+        kv_cache_tokens = self.settings.kv_cache_tokens
         if kv_cache_tokens is None:
             kv_cache_tokens = s.kv_cache_tokens or 0
         return EngineReport(
             lane=self.lane,
             name=self.engine.name,
-            up=self.up,
-            max_num_seqs=self.max_num_seqs or s.max_num_seqs or UNTOLD_MAX_NUM_SEQS,
+            up=self.up and not self.settings.drained,
+            max_num_seqs=self.settings.max_num_seqs or s.max_num_seqs or UNTOLD_MAX_NUM_SEQS,
             kv_cache_tokens=kv_cache_tokens,
             pressure=pressure(s) if s.up else -1.0,
         )
@@ -58,7 +60,7 @@ class EngineMonitor:
         on_change: Callable[[], None],
     ) -> None:
         self._watched = {
-            (lane, engine.name): _Watched(lane, engine, _configured(lanes[lane], index))
+            (lane, engine.name): _Watched(lane, engine, lanes[lane].engines[index])
             for lane, members in engines.items()
             for index, engine in enumerate(members)
         }
@@ -89,6 +91,13 @@ class EngineMonitor:
         if watched is not None:
             watched.failures = _FAILURES
             self._set(watched, up=False)
+
+    def apply(self, lanes: Mapping[str, Lane]) -> None:
+        """Take up the engines' capacity as configured, and which of them are drained."""
+        places: Counter[str] = Counter()
+        for watched in self._watched.values():  # in the order of their lane
+            watched.settings = lanes[watched.lane].engines[places[watched.lane]]
+            places[watched.lane] += 1
 
     async def start(self) -> None:
         """Probe all once, then go on in the background."""
@@ -126,8 +135,3 @@ class EngineMonitor:
             detail=watched.status.detail,
         )
         self._on_change()
-
-
-def _configured(lane: Lane, index: int) -> tuple[int | None, int | None]:
-    engine = lane.engines[index]
-    return engine.max_num_seqs, engine.kv_cache_tokens
