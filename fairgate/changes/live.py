@@ -106,12 +106,12 @@ class LiveChanges:
                 return True
         raise StoreError("store: others change too much at the same time")
 
-    def preview(self, fields: Fields) -> Effective:
+    def preview(self, fields: Fields) -> tuple[Effective, Overlay]:
         """What would be in force if ``fields`` were changed."""
         overlay, concerned = self.overlay.with_fields(
             fields, epoch=self.overlay.epoch, version=self.overlay.version
         )
-        return remerged(self.base, overlay, self.effective, concerned)
+        return remerged(self.base, overlay, self.effective, concerned), overlay
 
     def _follow(self, fields: Fields, epoch: str, version: int) -> None:
         self.overlay, concerned = self.overlay.with_fields(fields, epoch=epoch, version=version)

@@ -180,7 +180,7 @@ def shaped(old: Any, entry: Entry | None, kind: type[Any]) -> tuple[Any, list[st
         return old, []
     if entry.gone or (old is None and not entry.fresh):
         return None, []
-    plain = {} if entry.fresh else msgspec.to_builtins(old)
+    plain = {} if entry.fresh else msgspec.json.decode(msgspec.json.encode(old))
     fitted, problems = configshape.fit(patched(plain, entry.patch), kind)
     if problems:
         return old, problems

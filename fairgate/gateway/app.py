@@ -12,10 +12,13 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 from starlette.types import Receive, Scope, Send
 
 from fairgate import headers
+from fairgate.admin.access import Access
+from fairgate.admin.app import AdminApi
+from fairgate.admin.routes import PREFIX as ADMIN
 from fairgate.codec import ROUTES
 from fairgate.configrules import AUTO_MODEL
 from fairgate.errors import MethodNotAllowed, NotFound, Refusal
@@ -39,6 +42,8 @@ class Gateway:
         self._runtime = runtime
         self._scrape = scrape
         self._created = int(time.time())
+        self.access = Access(runtime)
+        self.admin = AdminApi(runtime, self.access)
         self._forwarder = Forwarder(runtime)
         self._others = Starlette(
             routes=[
@@ -50,10 +55,17 @@ class Gateway:
                 Route("/healthz", self.healthz),
                 Route("/readyz", self.readyz),
                 Route("/metrics", self.metrics),
+                *self._admin_routes(runtime),
             ],
             exception_handlers={Refusal: self._refuse, HTTPException: self._refuse_http},
         )
         self.app = FairGate(self._dispatch, runtime)
+
+    def _admin_routes(self, runtime: Runtime) -> list[Mount]:
+        """Unless they are served on a socket of their own."""
+        if runtime.config.admin.port is not None:
+            return []
+        return [Mount(ADMIN, self.admin.app)]
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Admitted requests go straight to their engine; the router serves what is left."""

@@ -77,6 +77,9 @@ local RELAXED = 0.8
 
 local function adapt(old, e)
   local limit = math.min(tonumber(old[1]) or e.max_seqs, e.max_seqs)
+  if old[1] and tonumber(old[1]) >= tonumber(old[4]) then
+    limit = e.max_seqs -- it did not bind; the engine itself may run more than before
+  end
   if e.pressure < 0 or now - (tonumber(old[2]) or 0) < lease_ms / 8 then
     return limit, old[2] or 0
   elseif e.pressure >= 1 then
@@ -89,7 +92,7 @@ end
 
 local function report(e)
   local e_key = fg.engine_key(e.lane, e.name)
-  local limit, adapted_at = adapt(redis.call('HMGET', e_key, 'limit', 'adapted_at', 'seqs'), e)
+  local limit, adapted_at = adapt(redis.call('HMGET', e_key, 'limit', 'adapted_at', 'seqs', 'max_seqs'), e)
   redis.call('HSETNX', e_key, 'seqs', 0)
   redis.call('HSETNX', e_key, 'kv', 0)
   redis.call('HSET', e_key, 'max_seqs', e.max_seqs, 'max_kv', e.max_kv, 'limit', limit,
