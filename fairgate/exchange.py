@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fairgate import codec, headers
 from fairgate.admission.model import Served
+from fairgate.billing.note import Status
 from fairgate.config import Route
 from fairgate.errors import Refusal, StoreError, Throttled, Unavailable
 from fairgate.identity import Authenticate, Principal, complete, interaction_id, who_sends
@@ -281,7 +282,18 @@ class Exchange:
         self.lane, self.engine = ticket.grant.lane, ticket.grant.engine
         self.leased = ticket.grant.leased
         self.served = self._what_was_served(ticket)
-        ticket.settle(self.served)
+        ticket.settle(self.served, self._how_it_ended())
+
+    def _how_it_ended(self) -> Status:
+        if self.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            return "engine_failed"
+        if self.status >= HTTPStatus.BAD_REQUEST:
+            return "refused"
+        if self.ended:
+            return "ok"
+        if self.outcome == "client_gone":
+            return "aborted"
+        return "broken_off" if self.status else "engine_failed"
 
     def _what_was_served(self, ticket: Ticket) -> Served:
         """Nothing if the engine never answered or failed; a refused request counts, but is free;

@@ -76,7 +76,9 @@ class Pool:
             heartbeat_s=config.store.heartbeat_s,
             headroom={lane: spec.headroom for lane, spec in self.lanes.items()},
             on_failure=config.store.on_failure,
+            usage_records=config.usage.max_records if config.usage else 0,
         )
+        self.records_usage = config.usage is not None
         self._door = OpenDoor(self.monitor) if config.store.on_failure == "open" else None
         self.routing = LiveRouting(
             name,
@@ -237,6 +239,7 @@ class Pool:
             output_tokens=output // call.choices,
             prompt_bytes=call.prompt_bytes,
             prompt_tokens=prompt,
+            cached_tokens=usage.cached_tokens,
             learn=learn and usage.exact,
             void=False,
         )

@@ -11,11 +11,14 @@ from pathlib import Path
 
 from fairgate.admission.embedded import EmbeddedStore
 from fairgate.admission.link import Link
+from fairgate.billing.files import UsageFiles
+from fairgate.billing.reader import UsageReader
 from fairgate.changes.live import LiveChanges
 from fairgate.changes.overlay import Object
 from fairgate.changes.store import ChangeStore
 from fairgate.config import AppEngine as AppEngineSettings
 from fairgate.config import Config
+from fairgate.configadmin import UsageRecords
 from fairgate.configrules import is_auto
 from fairgate.engines.app import AppEngine
 from fairgate.engines.base import Engine
@@ -92,6 +95,9 @@ class Runtime:
                     name, config, engines, link=link, store_url=url, gateway=runtime.gateway,
                     metrics=runtime.routing_metrics,
                 )  # fmt: skip
+            for files in runtime._usage_files(config.usage):
+                stack.push_async_callback(files.stop)  # after the pools, whose last words it writes
+                files.start()
             for pool in runtime.pools.values():
                 stack.push_async_callback(pool.stop)
                 await pool.start()
@@ -115,6 +121,13 @@ class Runtime:
         }
         self.engines += [engine for members in built.values() for engine in members]
         return built
+
+    def _usage_files(self, settings: UsageRecords | None) -> list[UsageFiles]:
+        if settings is None or settings.folder is None:
+            return []
+        folder = Path(settings.folder)
+        readers = (UsageReader(self.link, pool) for pool in self.pools)
+        return [UsageFiles(reader, folder, settings.max_bytes) for reader in readers]
 
     def number(self) -> str:
         """A request id that is unique over all replicas and restarts."""

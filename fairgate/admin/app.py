@@ -11,7 +11,7 @@ import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from fairgate import headers
@@ -74,6 +74,7 @@ class AdminApi:
             if route.open and not self._access.on:
                 raise self._no_such_route(request)
             body = await self._body(request) if route.body is not None else {}
+            await self._catch_up()
             reply = await route.handle(
                 Asked(
                     admin=admin,
@@ -87,6 +88,14 @@ class AdminApi:
             return self._answer(request, reply)
 
         return serve
+
+    async def _catch_up(self) -> None:
+        """Who changed something on another gateway a moment ago must not see it as it was."""
+        if self._runtime.changes is not None:
+            try:
+                await self._runtime.changes.refresh()
+            except StoreError:
+                pass  # what is known still answers; a change fails by itself
 
     async def _body(self, request: Request) -> Mapping[str, Any]:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -103,6 +112,12 @@ class AdminApi:
             raise BadRequest(f"the body: {error}") from None
 
     def _answer(self, request: Request, reply: Reply) -> Response:
+        if reply.lines is not None:
+            return StreamingResponse(
+                reply.lines,
+                headers={**_COMMON, **_request_id(request)},
+                media_type="application/jsonl",
+            )
         content = b"" if reply.content is None else _encode(reply.content)
         response = Response(content, reply.status, {**_COMMON, **_request_id(request)})
         if reply.content is not None:

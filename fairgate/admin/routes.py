@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -14,8 +14,12 @@ from fairgate.admin import shapes
 from fairgate.admin.access import Access, Admin
 from fairgate.admin.operations import Operations
 from fairgate.admin.views import Views, etag
+from fairgate.billing.reader import UsageReader
+from fairgate.billing.records import UsageRecord, milliseconds
+from fairgate.billing.records import encode as encode_record
+from fairgate.billing.sums import Sums
 from fairgate.changes.store import ChangeStore
-from fairgate.errors import Invalid
+from fairgate.errors import Conflict, Invalid
 from fairgate.runtime import Runtime
 
 PREFIX = "/fairgate/v1"
@@ -41,6 +45,8 @@ class Reply:
     """Its answer."""
 
     content: Any = None
+    lines: AsyncIterator[bytes] | None = None
+    """Instead of ``content``: many lines, made while they are sent."""
     status: int = 200
     etag: str = ""
     headers: tuple[tuple[str, str], ...] = ()
@@ -76,8 +82,13 @@ class Handlers:
         self._log = ChangeStore(runtime.link, runtime.config.admin.site)
 
     def routes(self) -> tuple[AdminRoute, ...]:
-        """All of them, but for those of usage records."""
-        return (*self._session_routes(), *self._tenant_routes(), *self._other_routes())
+        """All of them."""
+        return (
+            *self._session_routes(),
+            *self._tenant_routes(),
+            *self._other_routes(),
+            *self._usage_routes(),
+        )
 
     def _session_routes(self) -> tuple[AdminRoute, ...]:
         s = shapes
@@ -134,6 +145,19 @@ class Handlers:
                        None, paging),
         )  # fmt: skip
 
+    def _usage_routes(self) -> tuple[AdminRoute, ...]:
+        span = {
+            "since": "Charged then or later: a day or time of ISO 8601, UTC unless it says else.",
+            "until": "Charged before then.",
+            "tenant": "Only this one's.",
+        }
+        return (
+            AdminRoute("GET", "/usage", "Usage records, one JSON object a line.", self.usage,
+                       UsageRecord, query=span),
+            AdminRoute("GET", "/usage/sums", "Usage by tenant.", self.usage_sums, shapes.UsageSums,
+                       query=span),
+        )  # fmt: skip
+
     # Sessions
 
     async def log_in(self, asked: Asked) -> Reply:
@@ -161,7 +185,7 @@ class Handlers:
     async def create_tenant(self, asked: Asked) -> Reply:
         made = await self._operations.create_tenant(asked.admin, asked.body)
         place = (("location", f"{PREFIX}/tenants/{made.name}"),)
-        return Reply(made, 201, etag(made), place)
+        return Reply(made, status=201, etag=etag(made), headers=place)
 
     async def tenant(self, asked: Asked) -> Reply:
         return _tagged(self._views().tenant(asked.path["tenant"]))
@@ -182,7 +206,7 @@ class Handlers:
     async def create_key(self, asked: Asked) -> Reply:
         tenant = asked.path["tenant"]
         made = await self._operations.create_key(asked.admin, tenant, asked.body)
-        return Reply(made, 201)
+        return Reply(made, status=201)
 
     async def revoke_key(self, asked: Asked) -> Reply:
         await self._operations.revoke_key(asked.admin, asked.path["tenant"], asked.path["key"])
@@ -267,8 +291,45 @@ class Handlers:
         ]
         return Reply(shapes.Audit(entries, found[-1].version if len(found) == limit else None))
 
+    # Usage
+
+    async def usage(self, asked: Asked) -> Reply:
+        pages = self._pages(asked)
+
+        async def lines() -> AsyncIterator[bytes]:
+            async for page in pages:
+                yield b"".join(encode_record(record) + b"\n" for record in page)
+
+        return Reply(lines=lines())
+
+    async def usage_sums(self, asked: Asked) -> Reply:
+        sums = Sums()
+        async for page in self._pages(asked):
+            sums.add(page)
+        return Reply(shapes.UsageSums(sums.by_tenant()))
+
+    def _pages(self, asked: Asked) -> AsyncIterator[list[UsageRecord]]:
+        if self._runtime.config.usage is None:
+            raise Conflict("no usage records are kept: the configuration has no section 'usage'")
+        since, until = (_moment(asked, name) for name in ("since", "until"))
+        tenant = asked.query.get("tenant", "")
+
+        async def pages() -> AsyncIterator[list[UsageRecord]]:
+            for pool in self._runtime.pools:
+                async for page in UsageReader(self._runtime.link, pool).between(since, until):
+                    yield [r for r in page if tenant in ("", r.tenant)]
+
+        return pages()
+
     def _views(self) -> Views:
         return Views.of(self._runtime)
+
+
+def _moment(asked: Asked, name: str) -> int | None:
+    try:
+        return milliseconds(asked.query.get(name))
+    except ValueError as error:
+        raise Invalid([f"{name}: {error}"]) from None
 
 
 def _time(at_ms: int) -> str:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from fairgate.billing.sums import UsageSum
 from fairgate.config import Limits, Queue, RateLimits
 from fairgate.configbase import Base, Count, Name, Positive, Share
 from fairgate.configrouting import OpenShare
@@ -225,6 +226,12 @@ class State(Struct, frozen=True):
     changed: list[str]
     """Objects that something was changed of."""
     problems: list[Problem]
+
+
+class UsageSums(Struct, frozen=True):
+    """What tenants used."""
+
+    sums: list[UsageSum]
 
 
 class Login(Base, frozen=True):

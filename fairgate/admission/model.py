@@ -74,6 +74,10 @@ class Served(Struct, frozen=True, gc=False):
     """Another id under which its interaction goes on: an answer that later calls name."""
     void: bool = True
     """Nothing was served: it does not count as a request either."""
+    cached_tokens: int = 0
+    """Of the prompt."""
+    record: bytes = b""
+    """What its usage record says of it; see :mod:`fairgate.billing.note`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,6 +93,7 @@ class Admission:
         heartbeat_s: float = 1.0,
         headroom: Mapping[str, float] | None = None,
         on_failure: OnFailure = "closed",
+        usage_records: int = 0,
     ) -> None:
         self._ledger = ledger
         self._on_failure = on_failure
@@ -101,7 +102,8 @@ class Admission:
         self._capacity = capacity
         self._heartbeat_s = heartbeat_s
         self._headroom = headroom
-        self._settings = settings_of(policy, queues, headroom)
+        self._usage_records = usage_records
+        self._settings = settings_of(policy, queues, headroom, usage_records)
         self._waiting: dict[str, _Waiter] = {}
         self._running: set[str] = set()
         self._owed: dict[str, Served] = {}
@@ -149,7 +151,7 @@ class Admission:
         """Change the policy of the whole pool, and the lines and headroom of its lanes; effective
         with the heartbeat that goes out now."""
         self._queues, self._headroom = queues, headroom
-        self._settings = settings_of(policy, queues, headroom)
+        self._settings = settings_of(policy, queues, headroom, self._usage_records)
         self.renew_soon()
 
     def refuse_keys(self, keys: Collection[str]) -> None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from importlib import resources
 
 _SHARED = (
-    "common", "accounts", "lanes", "profiles", "ledger", "capacity", "line", "headroom", "grant",
+    "common", "accounts", "lanes", "profiles", "ledger", "capacity", "line", "headroom", "usage",
+    "grant",
 )  # fmt: skip
 
 

@@ -43,6 +43,7 @@ class LedgerDriver:
         engines: tuple[EngineReport, ...] = (EngineReport("small", "e0", True, 2),),
         queue: Queue | None = None,
         headroom: dict[str, float] | None = None,
+        usage_records: int = 0,
     ) -> None:
         self.now = 1_700_000_000.0
         self.loop = asyncio.new_event_loop()
@@ -54,6 +55,7 @@ class LedgerDriver:
         self.queues = {lane: queue or Queue() for lane in lanes}
         self.engines = list(engines)
         self.headroom = headroom
+        self.usage_records = usage_records
         self.granted: dict[str, list[GrantNote]] = {}
         self.subscriber = self.client.pubsub(ignore_subscribe_messages=True)
         self.subscriber.subscribe(*(ledger.channel for ledger in self.ledgers.values()))
@@ -87,7 +89,9 @@ class LedgerDriver:
         reply: Renewed = self._run(
             lambda: self.ledgers[gateway].renew(
                 lease_s=LEASE_S,
-                settings=settings_of(resolve_policy(self.policy), self.queues, self.headroom),
+                settings=settings_of(
+                    resolve_policy(self.policy), self.queues, self.headroom, self.usage_records
+                ),
                 queues=self.queues,
                 engines=self.engines,
                 since_ms="+inf",
