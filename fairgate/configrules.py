@@ -207,6 +207,10 @@ def _model_names(config: Config) -> Iterator[str]:
 
 def _ports(config: Config) -> Iterator[str]:
     owners = {config.server.port: "server.port"} if config.server.port else {}
+    if config.admin.port:
+        owner = owners.setdefault(config.admin.port, "admin.port")
+        if owner != "admin.port" and config.admin.host in (None, config.server.host):
+            yield f"admin.port: {config.admin.port} is already {owner}"
     for path, engine in all_engines(config):
         if isinstance(engine, HttpEngine | InProcessEngine | AppEngine) or engine.port is None:
             continue
@@ -261,6 +265,8 @@ def _known_apps(
 
 def _keys_used_twice(config: Config) -> Iterator[str]:
     owners: dict[str, str] = {}
+    for i, admin in enumerate(config.admin.keys):
+        owners.setdefault(admin.sha256, f"admin.keys[{i}]")
     for name, tenant in config.tenants.items():
         for i, key in enumerate(tenant.keys):
             path = f"tenants.{name}.keys[{i}]"

@@ -62,9 +62,9 @@ def show(found: Any, as_json: bool, columns: Sequence[str], rows: Iterable[Any])
 
 
 def _cell(value: Any) -> str:
+    if value in (None, "", [], {}):
+        return "-"
     match value:
-        case None | "" | [] | {}:
-            return "-"
         case bool():
             return "yes" if value else "no"
         case float():

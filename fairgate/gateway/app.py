@@ -12,8 +12,8 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Mount, Route
-from starlette.types import Receive, Scope, Send
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fairgate import headers
 from fairgate.admin.access import Access
@@ -55,17 +55,23 @@ class Gateway:
                 Route("/healthz", self.healthz),
                 Route("/readyz", self.readyz),
                 Route("/metrics", self.metrics),
-                *self._admin_routes(runtime),
+                *(self.for_operators() if runtime.config.admin.port is None else ()),
             ],
             exception_handlers={Refusal: self._refuse, HTTPException: self._refuse_http},
         )
         self.app = FairGate(self._dispatch, runtime)
 
-    def _admin_routes(self, runtime: Runtime) -> list[Mount]:
-        """Unless they are served on a socket of their own."""
-        if runtime.config.admin.port is not None:
-            return []
+    def for_operators(self) -> list[BaseRoute]:
+        """What only admin keys open."""
         return [Mount(ADMIN, self.admin.app)]
+
+    @property
+    def operators_app(self) -> ASGIApp:
+        """The same on its own, for a socket that clients do not reach."""
+        return Starlette(
+            routes=self.for_operators(),
+            exception_handlers={Refusal: self._refuse, HTTPException: self._refuse_http},
+        )
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Admitted requests go straight to their engine; the router serves what is left."""

@@ -27,6 +27,8 @@ from support.gateway import (
     tenant,
 )
 
+from fairgate.engines.process import free_port
+
 ADMIN_KEY = "fg_admin_of_the_tests"
 ADMIN = {"authorization": f"Bearer {ADMIN_KEY}"}
 HASH = hashlib.sha256(ADMIN_KEY.encode()).hexdigest()
@@ -385,6 +387,32 @@ async def test_a_forgetful_store_gets_the_changes_back_and_who_guesses_keys_is_t
             statuses = [(await ask(http, gate, "GET", "/tenants", **wrong))[0] for _ in range(11)]
             assert statuses == [401] * 10 + [429]
             assert (await ask(http, gate, "GET", "/tenants"))[0] == 200, "nobody is locked out"
+
+
+async def test_workers_take_changes_up_and_operators_may_have_a_socket_of_their_own(
+    site, http, tmp_path
+):
+    port = free_port()
+    own = {**site.settings, "admin": {**site.settings["admin"], "site": "w", "port": port}}
+    with gateway(tmp_path, own, "--workers", "2") as gate:
+        async with http.get(f"{gate.url}{API}/tenants") as answer:
+            assert answer.status == 404, "clients do not reach it"
+        admin = f"http://127.0.0.1:{port}"
+        async with http.get(f"{admin}{CHAT}") as answer:
+            assert answer.status == 404
+        url = f"{admin}{API}/tenants/acme/keys"
+        async with http.post(url, json={}) as answer:
+            key = (await answer.json())["key"]
+
+        async def both_take_it() -> bool:
+            """Each connection is a worker's, chosen by the kernel."""
+            async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as s:
+                assert {await post(s, gate, "no key") for _ in range(3)} == {401}
+                statuses = [await post(s, gate, key) for _ in range(8)]
+            told = {line["worker"] for line in gate.logs("request") if line["status"] == 200}
+            return statuses == [200] * 8 and told == {0, 1}
+
+        await eventually(both_take_it)
 
 
 async def test_a_file_may_forbid_changes_and_without_keys_there_is_no_api(site, http, tmp_path):
