@@ -17,7 +17,7 @@ from fairgate.admission.link import Link
 from fairgate.admission.model import Ask, Grant, LaneStatistics, Served
 from fairgate.admission.queue import Admission
 from fairgate.codec import Call
-from fairgate.config import Config, Lane
+from fairgate.config import App, Config, Lane
 from fairgate.engines.base import Engine
 from fairgate.engines.monitor import EngineMonitor
 from fairgate.errors import StoreError
@@ -34,6 +34,7 @@ from fairgate.routing.store import RoutingStore
 from fairgate.sampling import Planner
 from fairgate.usage import Usage
 
+_NO_APP = App()  # of requests whose app was deleted while their body arrived
 _NO_TOKENS = Estimate(prompt_tokens=0, system_tokens=0, output_tokens=0, choices=1)
 
 
@@ -161,7 +162,7 @@ class Pool:
         """What ``call`` is expected to take on ``lane``."""
         return self._estimators[lane].estimate(
             call,
-            config.apps[principal.app],
+            config.apps.get(principal.app, _NO_APP),
             self.admission.pool.apps.get(principal.app),
             self.context_tokens(lane),
         )

@@ -6,7 +6,7 @@ import secrets
 from hashlib import sha256
 
 from fairgate.admission.link import Link
-from fairgate.changes.store import admin_script
+from fairgate.admission.scripts import lone_script
 
 
 class Sessions:
@@ -15,7 +15,7 @@ class Sessions:
     def __init__(self, link: Link, site: str) -> None:
         self._link = link
         self._prefix = f"fg:{{admin:{site}}}:session:"
-        self._script = admin_script("admin_session")
+        self._script = lone_script("admin_session")
 
     async def begin(self, key_id: str, session_s: float) -> str:
         """The token of a new session of that admin key."""

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from fairgate.admission.link import Link
+from fairgate.admission.scripts import lone_script
 from fairgate.billing.records import UsageRecord, record_of
-from fairgate.changes.store import admin_script
 
 BEGIN = "0-0"
 _PAGE = 500
@@ -29,7 +29,7 @@ class UsageReader:
         self.pool = pool
         self._link = link
         self._keys = (f"fg:{{{pool}}}:usage",)
-        self._script = admin_script("usage_read")
+        self._script = lone_script("usage_read")
 
     async def page(self, after: str, *, last: str = "+", most: int = _PAGE) -> Page:
         """At most so many records behind the entry ``after``."""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any, Literal, cast
 
 from fairgate.admission.link import Link
-from fairgate.admission.scripts import Script
+from fairgate.admission.scripts import lone_script
 from fairgate.changes.overlay import Fields, Overlay
 
 LOGGED = 10_000
@@ -46,7 +44,7 @@ class ChangeStore:
         prefix = f"fg:{{admin:{site}}}:"
         self._keys = (f"{prefix}changes", f"{prefix}log")
         self._read, self._write, self._restore, self._log = map(
-            admin_script, ("changes_read", "changes_write", "changes_restore", "changes_log")
+            lone_script, ("changes_read", "changes_write", "changes_restore", "changes_log")
         )
 
     async def news(self, known: Overlay) -> News:
@@ -86,13 +84,6 @@ class ChangeStore:
         top = "+" if before is None else f"({before}-0"
         reply = await self._link.call(self._log, self._keys, (top, limit))
         return [_logged(entry_id, dict(_pairs(flat))) for entry_id, flat in reply]
-
-
-def admin_script(name: str) -> Script:
-    """A script of its own, without the ledger's shared pieces."""
-    text = (resources.files("fairgate") / "lua" / f"{name}.lua").read_bytes()
-    digest = hashlib.sha1(text).hexdigest()  # noqa: S324 — EVALSHA's digest
-    return Script(name, text, digest.encode())
 
 
 def _logged(entry_id: bytes, told: Mapping[bytes, bytes]) -> Logged:

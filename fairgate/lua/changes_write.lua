@@ -10,7 +10,10 @@ local found = redis.call('HMGET', KEYS[1], 'epoch', 'version')
 if (found[1] or '') ~= ARGV[2] or (found[2] or '0') ~= ARGV[1] then
   return 0
 end
-local version = tonumber(ARGV[1]) + 1
+-- The log's ids are versions; where only the changes were lost, it knows higher ones.
+local top = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
+local logged = top and tonumber(string.match(top[1], '^%d+')) or 0
+local version = math.max(tonumber(ARGV[1]), logged) + 1
 if ARGV[2] == '' then
   redis.call('HSET', KEYS[1], 'epoch', ARGV[3])
 end

@@ -383,6 +383,11 @@ async def test_a_forgetful_store_gets_the_changes_back_and_who_guesses_keys_is_t
             client.delete(changes)
             await eventually(lambda: client.hgetall(changes) == before)
             assert await post(http, gate, key) == 200
+        client.delete(changes)  # nobody remembers them now, but the log is there
+        with gateway(tmp_path, own) as gate:
+            assert await post(http, gate, key) == 401
+            key = (await new_key(http, gate, "acme"))["key"]
+            assert await post(http, gate, key) == 200
             wrong = {"authorization": "Bearer guess"}
             statuses = [(await ask(http, gate, "GET", "/tenants", **wrong))[0] for _ in range(11)]
             assert statuses == [401] * 10 + [429]
