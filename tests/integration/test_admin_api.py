@@ -384,7 +384,7 @@ async def test_a_forgetful_store_gets_the_changes_back_and_who_guesses_keys_is_t
             await eventually(lambda: client.hgetall(changes) == before)
             assert await post(http, gate, key) == 200
         client.delete(changes)  # nobody remembers them now, but the log is there
-        with gateway(tmp_path, own) as gate:
+        with gateway(tmp_path / "again", own) as gate:
             assert await post(http, gate, key) == 401
             key = (await new_key(http, gate, "acme"))["key"]
             assert await post(http, gate, key) == 200
