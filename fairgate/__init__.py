@@ -6,6 +6,7 @@ The public door: what is named here stays; everything else may move.
 from fairgate.config import Config, Route, RouteCost
 from fairgate.configfile import load as load_config
 from fairgate.errors import (
+    AdminError,
     ArtifactError,
     BadGateway,
     BadRequest,
@@ -41,6 +42,7 @@ from fairgate.ticket import Ticket
 from fairgate.usage import Usage
 
 __all__ = [
+    "AdminError",
     "ArtifactError",
     "BadGateway",
     "BadRequest",

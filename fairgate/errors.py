@@ -4,6 +4,7 @@ FairgateError
 ├── ConfigError            the configuration file is wrong; names the path and the value
 ├── RecordsError           records for the router are malformed; names the line and the field
 ├── ArtifactError          a router's artefact is missing, damaged or of another version
+├── AdminError             a gateway's admin API refused, or does not answer
 ├── StoreError             Redis/Valkey did not answer, or refused
 ├── EngineStartError       an engine of ours did not come up
 ├── WorkerStartError       a worker process of ours did not come up
@@ -55,6 +56,10 @@ class RecordsError(FairgateError):
 
 class ArtifactError(FairgateError):
     """A router's artefact is missing, damaged or of another version; names the field and value."""
+
+
+class AdminError(FairgateError):
+    """A gateway's admin API refused, or does not answer; says why, a field a line."""
 
 
 class StoreError(FairgateError):

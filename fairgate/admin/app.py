@@ -16,8 +16,10 @@ from starlette.routing import Route
 
 from fairgate import headers
 from fairgate.admin.access import Access, Admin
+from fairgate.admin.calls import AdminRoute, Asked, Reply
+from fairgate.admin.handlers import Handlers
 from fairgate.admin.openapi import describe
-from fairgate.admin.routes import AdminRoute, Asked, Handlers, Reply
+from fairgate.admin.routes import routes
 from fairgate.errors import (
     BadRequest,
     Invalid,
@@ -49,14 +51,13 @@ class AdminApi:
         self._runtime = runtime
         self._access = access
         self._rng = random.Random()  # noqa: S311 — jitter of Retry-After
-        handlers = Handlers(runtime, access)
-        self.routes = handlers.routes()
-        self._description = describe(self.routes)
+        described = routes(Handlers(runtime, access))
+        self._description = describe(described)
         told = AdminRoute("GET", "/openapi.json", "This description.", self._describe)
         self.app = Starlette(
             routes=[
                 Route(route.path, self._endpoint(route), methods=[route.method])
-                for route in (*self.routes, told)
+                for route in (*described, told)
             ],
             exception_handlers={
                 Refusal: self._refuse,

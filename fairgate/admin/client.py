@@ -9,14 +9,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from fairgate.admin.routes import PREFIX
-from fairgate.errors import FairgateError
+from fairgate.admin.calls import PREFIX
+from fairgate.errors import AdminError
 
 _TIMEOUT_S = 30.0
-
-
-class AdminError(FairgateError):
-    """The API refused, or does not answer; says why, a field a line."""
 
 
 class AdminClient:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from fairgate.admin.routes import PREFIX, AdminRoute
+from fairgate.admin.calls import PREFIX, AdminRoute
 
 
 class ProblemDetails(Struct):
@@ -60,7 +60,7 @@ def _operation(route: AdminRoute) -> dict[str, Any]:
     parameters += [_parameter(name, "query", told) for name, told in route.query.items()]
     answer: dict[str, Any] = {"description": route.summary}
     if route.reply is not None:
-        answer["content"] = {"application/json": {"schema": _reference(route.reply)}}
+        answer["content"] = {route.media_type: {"schema": _reference(route.reply)}}
     problem = {
         "description": "It was refused.",
         "content": {_PROBLEM: {"schema": _reference(ProblemDetails)}},

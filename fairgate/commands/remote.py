@@ -9,7 +9,8 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
 
-from fairgate.admin.client import AdminClient, AdminError
+from fairgate.admin.client import AdminClient
+from fairgate.errors import AdminError
 
 Url = Annotated[
     str, typer.Option(envvar="FAIRGATE_URL", help="Address of a gateway (its admin socket).")

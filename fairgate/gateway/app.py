@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from fairgate import headers
 from fairgate.admin.access import Access
 from fairgate.admin.app import AdminApi
-from fairgate.admin.routes import PREFIX as ADMIN
+from fairgate.admin.calls import PREFIX as ADMIN
 from fairgate.codec import ROUTES
 from fairgate.configrules import AUTO_MODEL
 from fairgate.errors import MethodNotAllowed, NotFound, Refusal
