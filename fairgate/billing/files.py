@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+import msgspec
 import structlog
 
 from fairgate.billing.reader import BEGIN, UsageReader
@@ -40,6 +41,7 @@ class UsageFiles:
         self._lock: BinaryIO | None = None
         self._after = BEGIN
         self._task: asyncio.Task[None] | None = None
+        self._one_at_a_time = asyncio.Lock()
 
     def start(self) -> None:
         """Write in the background. Raises ``OSError`` where the folder cannot be made."""
@@ -52,9 +54,7 @@ class UsageFiles:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             await self._round()
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        self._let_go()
 
     async def _run(self) -> None:
         while True:
@@ -63,22 +63,28 @@ class UsageFiles:
 
     async def _round(self) -> None:
         """Write all that is new; problems are logged, and the next round tries again."""
-        try:
-            if self._lock is None and not await asyncio.to_thread(self._take_over):
+        async with self._one_at_a_time:
+            try:
+                await self._write_all()
+            except (StoreError, OSError, msgspec.MsgspecError) as error:
+                pool = self._reader.pool
+                log.error("usage records are not written", pool=pool, error=str(error))
+                self._let_go()  # some may be: the next round looks where to go on
+
+    async def _write_all(self) -> None:
+        if self._lock is None and not await asyncio.to_thread(self._take_over):
+            return
+        while True:
+            page = await self._reader.page(self._after)
+            if page.records and not page.whole:
+                log.error(
+                    "usage records went before they were written; raise usage.max_records",
+                    pool=self._reader.pool, after=self._after,
+                )  # fmt: skip
+            if not page.records:
                 return
-            while True:
-                page = await self._reader.page(self._after)
-                if not page.whole:
-                    log.error(
-                        "usage records went before they were written; raise usage.max_records",
-                        pool=self._reader.pool, after=self._after,
-                    )  # fmt: skip
-                if not page.records:
-                    return
-                await asyncio.to_thread(self._write, page.records)
-                self._after = page.records[-1].entry
-        except (StoreError, OSError, ValueError) as error:
-            log.error("usage records are not written", pool=self._reader.pool, error=str(error))
+            await asyncio.to_thread(self._write, page.records)
+            self._after = page.records[-1].entry
 
     def _take_over(self) -> bool:
         """Get the lock and find out where to go on; False while another process has it."""
@@ -94,6 +100,11 @@ class UsageFiles:
             raise
         self._lock = lock
         return True
+
+    def _let_go(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def _where_to_go_on(self) -> str:
         if self._current.exists() and (last := _last_line(self._current)):

@@ -131,3 +131,6 @@ class LiveChanges:
                 await self.refresh()
             except StoreError:
                 pass  # said by those who admit requests; what is known stays in force
+            except Exception:
+                # It must outlive a change that this version cannot read: the next one it may.
+                log.exception("changes are not taken up")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 
 import pyarrow.parquet
 import pytest
+import structlog
 from support.ledger_driver import LEASE_S, LedgerDriver
 from typer.testing import CliRunner
 
@@ -177,6 +179,24 @@ def test_a_full_file_is_put_aside_and_nothing_is_written_again(driver, tmp_path)
     assert not (tmp_path / "test.jsonl").exists()
     assert len(list(tmp_path.glob("test-*.jsonl"))) == 3
     assert ids(tmp_path) == [f"r{i}" for i in range(9)]
+
+
+def test_a_full_disk_loses_and_repeats_nothing(driver, tmp_path):
+    """The limit on file sizes cuts a write off as a full disk does."""
+    settle_some(driver, 0, 5)
+    writer = Writer(driver, tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with structlog.testing.capture_logs() as logs:
+            writer.round()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [line["event"] for line in logs] == ["usage records are not written"]
+    assert (tmp_path / "test.jsonl").stat().st_size == 1000
+    writer.round()
+    assert ids(tmp_path) == [f"r{i}" for i in range(5)]
+    writer.stop()
 
 
 # Exports
