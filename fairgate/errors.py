@@ -4,6 +4,7 @@ FairgateError
 ├── ConfigError            the configuration file is wrong; names the path and the value
 ├── RecordsError           records for the router are malformed; names the line and the field
 ├── ArtifactError          a router's artefact is missing, damaged or of another version
+├── AdminError             a gateway's admin API refused, or does not answer
 ├── StoreError             Redis/Valkey did not answer, or refused
 ├── EngineStartError       an engine of ours did not come up
 ├── WorkerStartError       a worker process of ours did not come up
@@ -15,6 +16,9 @@ FairgateError
     ├── Forbidden          403  the key may not do this
     ├── NotFound           404  unknown route or model
     ├── MethodNotAllowed   405  the route exists, for other methods
+    ├── Conflict           409  the admin API: what is there does not allow the change
+    ├── PreconditionFailed 412  the admin API: it changed since the client looked
+    ├── Invalid            422  the admin API: fields of the body, each with its problem
     ├── BodyTooLarge       413
     ├── UnsupportedEncoding 415 the body is compressed
     ├── Throttled          429  a rate limit under overload, a hard quota, or a full line
@@ -27,6 +31,7 @@ FairgateError
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -53,6 +58,10 @@ class RecordsError(FairgateError):
 
 class ArtifactError(FairgateError):
     """A router's artefact is missing, damaged or of another version; names the field and value."""
+
+
+class AdminError(FairgateError):
+    """A gateway's admin API refused, or does not answer; says why, a field a line."""
 
 
 class StoreError(FairgateError):
@@ -152,6 +161,34 @@ class MethodNotAllowed(Refusal):
     status = 405
     type = "invalid_request_error"
     code = "method_not_allowed"
+
+
+class Conflict(Refusal):
+    """What is there does not allow the change."""
+
+    status = 409
+    type = "invalid_request_error"
+    code = "conflict"
+
+
+class PreconditionFailed(Refusal):
+    """The object changed since the client looked at it (``If-Match``)."""
+
+    status = 412
+    type = "invalid_request_error"
+    code = "precondition_failed"
+
+
+class Invalid(Refusal):
+    """What was sent is wrong; ``problems`` says each field and its value."""
+
+    status = 422
+    type = "invalid_request_error"
+    code = "invalid"
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(self.problems), param=self.problems[0].partition(":")[0])
 
 
 class BodyTooLarge(Refusal):

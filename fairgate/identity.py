@@ -1,14 +1,14 @@
 """Tells who sends a request: API key and headers in, principal out.
 
 On the path of every request, so everything that depends on the configuration alone is made ready
-when it is loaded; a reload builds a new :class:`Identity`.
+when it is loaded; a reload builds a new :class:`Identity`, a change of single tenants changes it.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from functools import lru_cache
 from hashlib import blake2b, sha256
 from inspect import isawaitable
@@ -113,14 +113,32 @@ class Identity:
         self._anonymous: _Caller | None = None
         self._config = config
         self._weights: dict[str, Mapping[str, float]] = {}
-        for name, tenant in config.tenants.items():
-            weights = {user_id(_utf8(user)): w for user, w in tenant.user_weights.items()}
-            self._weights[name] = weights
-            for key in tenant.keys:
-                caller = _caller(config, name, weights, key)
-                self._callers[bytes.fromhex(key.sha256)] = caller
+        for name in config.tenants:
+            self._add(name)
+
+    def take_up(self, config: Config, tenants: Collection[str]) -> None:
+        """Know ``config`` from now on, which differs in these ``tenants`` only."""
+        for name in tenants:
+            self._weights.pop(name, None)
+            if (old := self._config.tenants.get(name)) is not None:
+                for key in old.keys:
+                    self._callers.pop(bytes.fromhex(key.sha256), None)
             if name == config.anonymous:
-                self._anonymous = _caller(config, name, weights, None)
+                self._anonymous = None
+        self._config = config
+        for name in tenants:
+            if name in config.tenants:
+                self._add(name)
+
+    def _add(self, name: str) -> None:
+        config = self._config
+        tenant = config.tenants[name]
+        weights = {user_id(_utf8(user)): w for user, w in tenant.user_weights.items()}
+        self._weights[name] = weights
+        for key in tenant.keys:
+            self._callers[bytes.fromhex(key.sha256)] = _caller(config, name, weights, key)
+        if name == config.anonymous:
+            self._anonymous = _caller(config, name, weights, None)
 
     def identify(self, headers: Iterable[tuple[bytes, bytes]]) -> Principal:
         """The principal that raw ASGI ``headers`` (lower-case names) tell of.
@@ -294,6 +312,17 @@ def _cache_salt(tenant: Tenant | None, name: str) -> str:
 def _salt(kind: str, name: str) -> str:
     """The same on every replica, and of letters that vLLM takes."""
     return blake2b(b"%b\0%b" % (_utf8(kind), _utf8(name)), digest_size=16).hexdigest()
+
+
+def revoked_keys(old: Config, new: Config, tenants: Iterable[str]) -> frozenset[str]:
+    """Ids of keys that these ``tenants`` had in ``old`` and have not in ``new``."""
+    gone: set[str] = set()
+    for name in tenants:
+        had, has = old.tenants.get(name), new.tenants.get(name)
+        if had is not None and had is not has:
+            kept = {key.sha256 for key in has.keys} if has is not None else set()
+            gone.update(key.sha256[:12] for key in had.keys if key.sha256 not in kept)
+    return frozenset(gone)
 
 
 def apps_of(config: Config, tenant: str, key: Key | None) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -19,7 +19,7 @@ from fairgate.admission.locating import locator_of
 from fairgate.admission.model import Ask, EngineReport, Grant, LaneStatistics, Served
 from fairgate.admission.queue import Admission, OnFailure
 from fairgate.codec import Call
-from fairgate.config import Config, Lane
+from fairgate.config import App, Config, Lane
 from fairgate.engines.base import Engine
 from fairgate.engines.monitor import EngineMonitor
 from fairgate.errors import StoreError
@@ -36,6 +36,7 @@ from fairgate.routing.store import RoutingStore
 from fairgate.sampling import Planner
 from fairgate.usage import Usage
 
+_NO_APP = App()  # of requests whose app was deleted while their body arrived
 _NO_TOKENS = Estimate(prompt_tokens=0, system_tokens=0, output_tokens=0, choices=1)
 
 
@@ -54,7 +55,9 @@ class Pool:
         metrics: RoutingMetrics | None = None,
     ) -> None:
         self.name = name
+        self.link = link
         self._gateway = gateway
+        self._applied = config.pools[name]
         self.lanes: Mapping[str, Lane] = config.pools[name].lanes
         self.policy = resolve_policy(config.pools[name].policy)
         self.planner = Planner(config.pools[name].best_of, config.pools[name].cascade)
@@ -72,8 +75,12 @@ class Pool:
             breaker=config.breaker,
         )
         self._heartbeat_s = config.store.heartbeat_s
+        usage_records = config.usage.max_records if config.usage else 0
         self.on_failure = config.store.on_failure
-        self.admission = self._admission(ledger, self.monitor.reports, self.on_failure)
+        self.admission = self._admission(
+            ledger, self.monitor.reports, self.on_failure, usage_records
+        )
+        self.records_usage = config.usage is not None
         self._fallback: OpenDoor | LocalGate | None = None
         if self.on_failure == "open":
             self._fallback = OpenDoor(self.monitor)
@@ -94,7 +101,11 @@ class Pool:
         )
 
     def _admission(
-        self, ledger: Ledger, capacity: Callable[[], list[EngineReport]], on_failure: OnFailure
+        self,
+        ledger: Ledger,
+        capacity: Callable[[], list[EngineReport]],
+        on_failure: OnFailure,
+        usage_records: int = 0,
     ) -> Admission:
         return Admission(
             ledger,
@@ -104,6 +115,7 @@ class Pool:
             heartbeat_s=self._heartbeat_s,
             headroom={lane: spec.headroom for lane, spec in self.lanes.items()},
             on_failure=on_failure,
+            usage_records=usage_records,
         )
 
     def _local_admission(self, link: Link, capacity: Callable[[], list[EngineReport]]) -> Admission:
@@ -129,10 +141,35 @@ class Pool:
         await self._listener.stop()
 
     def apply(self, config: Config) -> None:
-        """Take up the policy and the routing of a reloaded configuration."""
-        self.policy = resolve_policy(config.pools[self.name].policy)
-        self.admission.apply_policy(self.policy)
-        self.routing.apply(config.pools[self.name].routing)
+        """Take up policy, routing, and what can be changed of lanes and engines."""
+        new = config.pools[self.name]
+        if new is self._applied:
+            return
+        self._applied = new
+        self.lanes = new.lanes
+        self.policy = resolve_policy(new.policy)
+        self.monitor.apply(new.lanes)
+        for admission in self._admissions():
+            admission.apply(
+                self.policy,
+                {lane: spec.queue for lane, spec in new.lanes.items()},
+                {lane: spec.headroom for lane, spec in new.lanes.items()},
+            )
+        self.routing.apply(new.routing, new.lanes)
+
+    def refuse_keys(self, keys: Collection[str]) -> None:
+        """Refuse what waits in line with one of these API keys, by their ids."""
+        for admission in self._admissions():
+            admission.refuse_keys(keys)
+
+    def _admissions(self) -> list[Admission]:
+        """The one on the shared store and, while that is away, the local one."""
+        local = self._fallback.admission if isinstance(self._fallback, LocalGate) else None
+        return [self.admission] if local is None else [self.admission, local]
+
+    def is_drained(self, lane: str) -> bool:
+        """All its engines were told to take no new requests."""
+        return all(engine.drained for engine in self.lanes[lane].engines)
 
     def serves(self, model: str | None) -> bool:
         """Whether ``model`` names one of its lanes."""
@@ -175,7 +212,7 @@ class Pool:
         """What ``call`` is expected to take on ``lane``."""
         return self._estimators[lane].estimate(
             call,
-            config.apps[principal.app],
+            config.apps.get(principal.app, _NO_APP),
             self.admission.pool.apps.get(principal.app),
             self.context_tokens(lane),
         )
@@ -190,6 +227,7 @@ class Pool:
             tenant=principal.tenant,
             user=principal.user or principal.key_id,
             app=principal.app,
+            key=principal.key_id,
             lanes=tuple((lane, self.lanes[lane].price) for lane in lanes),
             cost=self._cost(estimate, estimate.prompt_tokens, 0, estimate.total_output_tokens),
             tokens=estimate.tokens,
@@ -250,6 +288,7 @@ class Pool:
             output_tokens=output // call.choices,
             prompt_bytes=call.prompt_bytes,
             prompt_tokens=prompt,
+            cached_tokens=usage.cached_tokens,
             learn=learn and usage.exact,
             void=False,
         )

@@ -9,13 +9,14 @@ from pathlib import Path
 import structlog
 from msgspec.structs import replace
 
-from fairgate.config import Config, Pool
+from fairgate.config import AppEngine, Config, Engine, HttpEngine, Lane, Pool
+from fairgate.configadmin import Admin
 from fairgate.errors import ConfigError
 
 _log = structlog.get_logger(__name__)
 
 # Read once at the start: sockets, connections and processes are made from them.
-_FIXED_SECTIONS = ("server", "store", "timeouts", "max_choices")
+_FIXED_SECTIONS = ("server", "store", "timeouts", "max_choices", "admin", "usage")
 
 Stamp = tuple[int, int, int]
 
@@ -127,18 +128,20 @@ class ConfigWatcher:
 
 def restart_needed(old: Config, new: Config) -> list[str]:
     """Parts in which ``new`` differs from ``old`` and that only a restart can change, by path."""
-    changed = [name for name in _FIXED_SECTIONS if getattr(old, name) != getattr(new, name)]
+    live = _live_part(old, new)
+    changed = [name for name in _FIXED_SECTIONS if getattr(live, name) != getattr(new, name)]
     for pool in sorted(old.pools.keys() | new.pools.keys()):
         if pool not in old.pools or pool not in new.pools:
             changed.append(f"pools.{pool}")
         else:
-            changed.extend(_changed_lanes(old.pools[pool], new.pools[pool], f"pools.{pool}.lanes"))
+            path = f"pools.{pool}.lanes"
+            changed.extend(_changed_lanes(live.pools[pool], new.pools[pool], path))
     return changed
 
 
-def _changed_lanes(old: Pool, new: Pool, path: str) -> list[str]:
-    names = sorted(old.lanes.keys() | new.lanes.keys())
-    return [f"{path}.{name}" for name in names if old.lanes.get(name) != new.lanes.get(name)]
+def _changed_lanes(live: Pool, new: Pool, path: str) -> list[str]:
+    names = sorted(live.lanes.keys() | new.lanes.keys())
+    return [f"{path}.{name}" for name in names if live.lanes.get(name) != new.lanes.get(name)]
 
 
 def _live_part(old: Config, new: Config) -> Config:
@@ -148,8 +151,34 @@ def _live_part(old: Config, new: Config) -> Config:
         for name, pool in old.pools.items()
     }
     fixed = {name: getattr(old, name) for name in _FIXED_SECTIONS}
+    fixed["admin"] = _live_admin(old.admin, new.admin)
     return replace(new, pools=pools, **fixed)
 
 
+def _live_admin(old: Admin, new: Admin) -> Admin:
+    """Keys and the time of sessions; where there were no keys, the API was not started."""
+    return replace(old, keys=new.keys if old.keys else (), session_s=new.session_s)
+
+
 def _live_pool(old: Pool, new: Pool) -> Pool:
-    return replace(old, policy=new.policy, routing=new.routing)
+    lanes = {
+        name: _live_lane(lane, new.lanes[name]) if name in new.lanes else lane
+        for name, lane in old.lanes.items()
+    }
+    return replace(old, policy=new.policy, routing=new.routing, lanes=lanes)
+
+
+def _live_lane(old: Lane, new: Lane) -> Lane:
+    engines = old.engines
+    if len(engines) == len(new.engines):
+        engines = tuple(map(_live_engine, engines, new.engines))
+    return replace(old, price=new.price, headroom=new.headroom, queue=new.queue, engines=engines)
+
+
+def _live_engine(old: Engine, new: Engine) -> Engine:
+    """Whether it is drained; of one that is not started with it, also its capacity."""
+    if isinstance(old, HttpEngine) and isinstance(new, HttpEngine):
+        return replace(old, drained=new.drained, max_num_seqs=new.max_num_seqs)
+    if isinstance(old, AppEngine) and isinstance(new, AppEngine):
+        return replace(old, drained=new.drained, max_num_seqs=new.max_num_seqs)
+    return replace(old, drained=new.drained) if type(old) is type(new) else old

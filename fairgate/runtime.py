@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import secrets
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +14,14 @@ from fairgate.admission.embedded import EmbeddedStore
 from fairgate.admission.link import Link
 from fairgate.admission.locating import locator_of
 from fairgate.admission.vetting import vet_store
+from fairgate.billing.files import UsageFiles
+from fairgate.billing.reader import UsageReader
+from fairgate.changes.live import LiveChanges
+from fairgate.changes.overlay import Object
+from fairgate.changes.store import ChangeStore
 from fairgate.config import AppEngine as AppEngineSettings
 from fairgate.config import Config
+from fairgate.configadmin import UsageRecords
 from fairgate.configrules import is_auto
 from fairgate.engines.app import AppEngine
 from fairgate.engines.base import Engine
@@ -23,7 +29,7 @@ from fairgate.engines.build import AppEngineFactory, build_engine
 from fairgate.engines.http_client import HttpClient
 from fairgate.errors import NotFound
 from fairgate.guessing import FailedKeys
-from fairgate.identity import Identity
+from fairgate.identity import Identity, revoked_keys
 from fairgate.judging import Judging
 from fairgate.metrics import Metrics
 from fairgate.pool import Pool
@@ -54,6 +60,9 @@ class Runtime:
         self.pools: dict[str, Pool] = {}
         self.http: HttpClient
         self.judging: Judging
+        self.link: Link
+        self.changes: LiveChanges | None = None
+        """Of the configuration while it runs; ``None``: it takes part in none."""
         self.engines: list[Engine] = []
         self._numbers = itertools.count()
         self._any_model = _is_one_app(config)
@@ -79,6 +88,9 @@ class Runtime:
         runtime = cls(config)
         async with AsyncExitStack() as stack:
             url = await store_url(config, stack)
+            tag = f"admin:{config.admin.site}"
+            runtime.link = Link(locator_of(url, tag), timeout_s=config.store.timeout_s)
+            stack.push_async_callback(runtime.link.close)
             client = HttpClient(
                 connect_s=config.timeouts.connect_s,
                 max_answer_bytes=config.server.max_answer_bytes,
@@ -98,9 +110,17 @@ class Runtime:
                     name, config, engines, link=link, store_url=url, gateway=runtime.gateway,
                     metrics=runtime.routing_metrics,
                 )  # fmt: skip
+            for files in runtime._usage_files(config.usage):
+                stack.push_async_callback(files.stop)  # after the pools, whose last words it writes
+                files.start()
             for pool in runtime.pools.values():
                 stack.push_async_callback(pool.stop)
                 await pool.start()
+            if config.admin.keys and config.admin.changes:
+                store = ChangeStore(runtime.link, config.admin.site)
+                runtime.changes = changes = LiveChanges(config, store, runtime._take_up)
+                stack.push_async_callback(changes.stop)
+                await changes.start()
             yield runtime
 
     def build_engines(
@@ -117,24 +137,48 @@ class Runtime:
         self.engines += [engine for members in built.values() for engine in members]
         return built
 
+    def _usage_files(self, settings: UsageRecords | None) -> list[UsageFiles]:
+        if settings is None or settings.folder is None:
+            return []
+        folder = Path(settings.folder)
+        readers = (UsageReader(pool.link, name) for name, pool in self.pools.items())
+        return [UsageFiles(reader, folder, settings.max_bytes) for reader in readers]
+
     def number(self) -> str:
         """A request id that is unique over all replicas and restarts."""
         return f"{self.gateway}-{next(self._numbers)}"
 
     def apply(self, config: Config) -> None:
-        """Take up a reloaded configuration; requests under way keep what they began with."""
-        self.config = config
-        self.identity = Identity(config)
+        """Take up a reloaded file, under the changes in force; requests under way keep what they
+        began with."""
+        if self.changes is not None:
+            self.changes.rebase(config)
+        else:
+            self._take_up(config, None)
+
+    def _take_up(self, config: Config, concerned: Collection[Object] | None) -> None:
+        """Work with ``config``, in which the objects ``concerned`` changed, or anything."""
+        old, self.config = self.config, config
+        kinds = {kind for kind, _ in concerned} if concerned is not None else {"app"}
+        tenants = [name for kind, name in concerned or () if kind == "tenant"]
+        if "app" in kinds:
+            self.identity = Identity(config)
+            tenants = list(old.tenants)
+        else:
+            self.identity.take_up(config, tenants)
+        revoked = revoked_keys(old, config, tenants)
         for pool in self.pools.values():
             pool.apply(config)
+            if revoked:
+                pool.refuse_keys(revoked)
 
     def closed_lanes(self) -> list[str]:
-        """Lanes without an engine that is up."""
+        """Lanes without an engine that is up, but for those that were drained."""
         return [
             lane
             for pool in self.pools.values()
             for lane in pool.lanes
-            if pool.statistics(lane).engines_up == 0
+            if pool.statistics(lane).engines_up == 0 and not pool.is_drained(lane)
         ]
 
     def shut(self) -> bool:

@@ -9,13 +9,14 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import structlog
 import uvicorn
+from starlette.types import ASGIApp
 
 from fairgate.config import Config
 from fairgate.engines.base import Engine
@@ -50,6 +51,8 @@ class Place:
     obey: Callable[[Runtime, Callable[[], None]], Coroutine[Any, Any, None]]
     """Runs beside the server: follows what it is told. The second argument stops the server, as a
     signal does."""
+    admin_sockets: list[socket.socket]
+    """For operators, where they have one of their own; else empty."""
 
 
 def _drain_on_signals(server: uvicorn.Server, runtime: Runtime) -> Callable[[], None]:
@@ -84,7 +87,8 @@ async def serve(
         runtime.log_request = request_log(sys.stderr)
         _calm_garbage_collection()
         _take_all_descriptors()
-        server = _Server(_uvicorn(config, runtime, place.scrape if place else None))
+        gateway = Gateway(runtime, scrape=place.scrape if place else None)
+        server = _Server(_uvicorn(config, gateway.app, config.server.host, config.server.port))
         stop = _drain_on_signals(server, runtime)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(_break_off, server)
@@ -97,11 +101,38 @@ async def serve(
             if place is not None:
                 _background(stack, place.obey(runtime, stop))
             _background(stack, watch(server.server_state.connections, config.timeouts.head_s))
+            sockets = place.admin_sockets if place else None
+            await stack.enter_async_context(_for_operators(config, gateway, sockets))
             starting = _background(stack, _start_all(runtime.engines, runtime, server))
             starting.add_done_callback(lambda task: _give_up(task, server))
             await server.serve(place.sockets if place else None)
             if starting.done() and not starting.cancelled():
                 starting.result()
+
+
+@contextlib.asynccontextmanager
+async def _for_operators(
+    config: Config, gateway: Gateway, sockets: list[socket.socket] | None
+) -> AsyncIterator[None]:
+    """Serve the admin API on a socket of its own, where the configuration says so."""
+    admin = config.admin
+    if admin.port is None or not admin.keys:
+        yield
+        return
+    host, port = admin.host or config.server.host, admin.port
+    server = _Server(_uvicorn(config, gateway.operators_app, host, port))
+    with contextlib.ExitStack() as stack:
+        if not sockets:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            own = socket.create_server((host, port), family=family, backlog=2048)
+            sockets = [stack.enter_context(own)]
+        serving = asyncio.create_task(server.serve(sockets), name="fairgate-admin")
+        try:
+            log.info("for operators", address=sockets[0].getsockname()[:2])
+            yield
+        finally:
+            server.should_exit = True
+            await asyncio.gather(serving, return_exceptions=True)
 
 
 def _calm_garbage_collection() -> None:
@@ -170,11 +201,11 @@ async def _stop_all(engines: Iterable[Engine]) -> None:
     await asyncio.gather(*(engine.stop() for engine in engines))
 
 
-def _uvicorn(config: Config, runtime: Runtime, scrape: Scrape | None) -> uvicorn.Config:
+def _uvicorn(config: Config, app: ASGIApp, host: str, port: int) -> uvicorn.Config:
     return uvicorn.Config(
-        Gateway(runtime, scrape=scrape).app,
-        host=config.server.host,
-        port=config.server.port,
+        app,
+        host=host,
+        port=port,
         loop="none",
         http=connections_with(config.timeouts.send_s),
         ws="none",

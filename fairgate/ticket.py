@@ -10,6 +10,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from fairgate.admission.model import Grant, Served
+from fairgate.billing.note import Status, note
 from fairgate.codec import Call, rewrite
 from fairgate.identity import Principal
 from fairgate.inbox import Inbox
@@ -130,7 +131,7 @@ class Ticket:
         """
         self.answered_by = self.grant
         self.charged.append(served)
-        if settled := self.settle(replace(served, void=True)):
+        if settled := self.settle(replace(served, void=True), "escalated"):
             await asyncio.wait({settled})
         self._moves += 1
         self.meter = meter
@@ -161,10 +162,25 @@ class Ticket:
         )
         return await self.acquire()
 
-    def settle(self, served: Served) -> asyncio.Future[Any] | None:
-        """Give the grant back, if one is held, and charge what was served. Does not wait."""
+    def settle(self, served: Served, ended: Status | None = None) -> asyncio.Future[Any] | None:
+        """Give the grant back, if one is held, and charge what was served. Does not wait.
+
+        ``ended`` says how, for the usage record; ``None``: another try follows.
+        """
         grant, self.grant = self.grant, None
+        if ended is not None and grant is not None and self.pool.records_usage:
+            served = replace(served, record=self._record(grant, served, ended))
         return self.pool.settle(grant, served) if grant is not None else None
+
+    def _record(self, grant: Grant, served: Served, ended: Status) -> bytes:
+        return note(
+            ended,
+            key=self.principal.key_id,
+            model=self.pool.lanes[grant.lane].model or grant.lane,
+            request_id=self.request_id,
+            served=served,
+            queue_s=self.queue_s,
+        )
 
     def report_usage(self, usage: Usage) -> None:
         """For handlers that know better than the answer's bytes tell what was used.

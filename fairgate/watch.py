@@ -11,6 +11,7 @@ from starlette.types import Message, Scope, Send
 
 from fairgate import headers
 from fairgate.admission.model import Served
+from fairgate.billing.note import Status
 from fairgate.identity import Principal, interaction_id
 from fairgate.inbox import Inbox
 from fairgate.metering import Measured, Observed
@@ -135,7 +136,18 @@ class Watch:
         self.lane, self.engine = ticket.grant.lane, ticket.grant.engine
         self._degraded = bool(ticket.grant.degraded)
         self._served = self._what_was_served(ticket)
-        ticket.settle(self._served)
+        ticket.settle(self._served, self._how_it_ended())
+
+    def _how_it_ended(self) -> Status:
+        if self.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            return "engine_failed"
+        if self.status >= HTTPStatus.BAD_REQUEST:
+            return "refused"
+        if self.ended:
+            return "ok"
+        if self.outcome == "client_gone":
+            return "aborted"
+        return "broken_off" if self.status else "engine_failed"
 
     def _what_was_served(self, ticket: Ticket) -> Served:
         """Nothing if the engine never answered or failed; a refused request counts, but is free;

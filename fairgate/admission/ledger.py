@@ -89,10 +89,15 @@ class Renewed:
 
 
 def settings_of(
-    policy: ResolvedPolicy, lanes: Iterable[str], headroom: Mapping[str, float] | None = None
+    policy: ResolvedPolicy,
+    lanes: Iterable[str],
+    headroom: Mapping[str, float] | None = None,
+    usage_records: int = 0,
 ) -> dict[str, Argument]:
-    """The pool's settings as the scripts read them; ``headroom`` by lane, 0 where not named."""
+    """The pool's settings as the scripts read them; ``headroom`` by lane, 0 where not named, and
+    how many ``usage_records`` are kept; 0: none are made."""
     return {
+        **({"usage": usage_records} if usage_records else {}),
         "order": policy.order,
         "throttle": policy.throttle,
         "interactions": int(policy.interaction_aware),
@@ -165,7 +170,7 @@ class Ledger:
         args = (
             self._now(), request_id, self._gateway, served.cost, served.tokens, int(served.void),
             int(served.learn), served.output_tokens, served.prompt_bytes, served.prompt_tokens,
-            served.continues_as,
+            served.continues_as, served.record,
         )  # fmt: skip
         return self._link.call(self._settle, self._request_keys(request_id), args)
 

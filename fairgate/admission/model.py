@@ -40,6 +40,8 @@ class Ask(Struct, frozen=True, gc=False):
     """Longest wait in line."""
     continuation_timeout_s: float = 600.0
     """The same if it turns out to continue an admitted interaction."""
+    key: str = ""
+    """Id of the API key that it came with."""
 
 
 class Grant(Struct, frozen=True, gc=False):
@@ -73,6 +75,10 @@ class Served(Struct, frozen=True, gc=False):
     """Another id under which its interaction goes on: an answer that later calls name."""
     void: bool = True
     """Nothing was served: it does not count as a request either."""
+    cached_tokens: int = 0
+    """Of the prompt."""
+    record: bytes = b""
+    """What its usage record says of it; see :mod:`fairgate.billing.note`."""
 
 
 @dataclass(slots=True)

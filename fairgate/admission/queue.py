@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any, Literal
 
@@ -32,6 +32,7 @@ from fairgate.errors import (
     QueueTimeout,
     StoreError,
     Throttled,
+    Unauthenticated,
     Unavailable,
 )
 from fairgate.policy import ResolvedPolicy
@@ -70,6 +71,7 @@ class Admission:
         heartbeat_s: float = 1.0,
         headroom: Mapping[str, float] | None = None,
         on_failure: OnFailure = "closed",
+        usage_records: int = 0,
     ) -> None:
         self._ledger = ledger
         self._on_failure = on_failure
@@ -78,7 +80,8 @@ class Admission:
         self._capacity = capacity
         self._heartbeat_s = heartbeat_s
         self._headroom = headroom
-        self._settings = settings_of(policy, queues, headroom)
+        self._usage_records = usage_records
+        self._settings = settings_of(policy, queues, headroom, usage_records)
         self._waiting: dict[str, Waiter] = {}
         self._running: dict[str, Held] = {}
         self._owed: dict[str, Served] = {}
@@ -137,10 +140,20 @@ class Admission:
         except StoreError as error:
             log.warning("left the pool without telling the store", error=str(error))
 
-    def apply_policy(self, policy: ResolvedPolicy) -> None:
-        """Change the policy of the whole pool; effective with the heartbeat that goes out now."""
-        self._settings = settings_of(policy, self._queues, self._headroom)
+    def apply(
+        self, policy: ResolvedPolicy, queues: dict[str, Queue], headroom: Mapping[str, float]
+    ) -> None:
+        """Change the policy of the whole pool, and the lines and headroom of its lanes; effective
+        with the heartbeat that goes out now."""
+        self._queues, self._headroom = queues, headroom
+        self._settings = settings_of(policy, queues, headroom, self._usage_records)
         self.renew_soon()
+
+    def refuse_keys(self, keys: Collection[str]) -> None:
+        """Refuse what waits in line with one of these API keys, by their ids."""
+        for waiter in self._waiting.values():
+            if waiter.ask.key in keys:
+                waiter.fail(Unauthenticated("This API key was revoked."))
 
     def renew_soon(self) -> None:
         """Send a heartbeat now: an engine's state changed."""

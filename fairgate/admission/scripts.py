@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from importlib import resources
 
 _SHARED = (
-    "common", "accounts", "lanes", "profiles", "ledger", "capacity", "line", "headroom", "grant",
+    "common", "accounts", "lanes", "profiles", "ledger", "capacity", "line", "headroom", "usage",
+    "grant",
 )  # fmt: skip
 
 
@@ -27,7 +28,15 @@ def load_script(name: str) -> Script:
 
 def compose_script(name: str, text: bytes) -> Script:
     """A script of one's own behind the shared pieces, for looking at a pool's state."""
-    whole = b"\n".join((*map(_read, _SHARED), text))
+    return _script(name, b"\n".join((*map(_read, _SHARED), text)))
+
+
+def lone_script(name: str) -> Script:
+    """``name`` from the package, which has nothing to do with the ledger: without those pieces."""
+    return _script(name, _read(name))
+
+
+def _script(name: str, whole: bytes) -> Script:
     return Script(name, whole, hashlib.sha1(whole).hexdigest().encode())  # noqa: S324 — EVALSHA's digest
 
 

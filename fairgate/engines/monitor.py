@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
 from fairgate.admission.model import EngineReport
 from fairgate.config import Breaker as BreakerSettings
+from fairgate.config import Engine as EngineSettings
 from fairgate.config import Lane
 from fairgate.engines.base import Engine, EngineStatus
 from fairgate.engines.breaker import Breaker
@@ -25,31 +27,27 @@ log = structlog.get_logger("fairgate.engines")
 
 class _Watched:
     def __init__(
-        self,
-        lane: str,
-        engine: Engine,
-        limits: tuple[int | None, int | None],
-        breaker: Breaker,
+        self, lane: str, engine: Engine, settings: EngineSettings, breaker: Breaker
     ) -> None:
         self.lane = lane
         self.engine = engine
+        self.settings = settings
         self.breaker = breaker
-        self.max_num_seqs, self.kv_cache_tokens = limits
         self.status = EngineStatus(up=False, detail="not probed yet")
         self.up = False
         self.failures = 0
 
     def report(self) -> EngineReport:
         s = self.status
-        kv_cache_tokens = self.kv_cache_tokens
+        kv_cache_tokens = self.settings.kv_cache_tokens
         if kv_cache_tokens is None:
             kv_cache_tokens = s.kv_cache_tokens or 0
         circuit = self.breaker.circuit
-        max_num_seqs = self.max_num_seqs or s.max_num_seqs or UNTOLD_MAX_NUM_SEQS
+        max_num_seqs = self.settings.max_num_seqs or s.max_num_seqs or UNTOLD_MAX_NUM_SEQS
         return EngineReport(
             lane=self.lane,
             name=self.engine.name,
-            up=self.up and circuit != "open",
+            up=self.up and circuit != "open" and not self.settings.drained,
             max_num_seqs=1 if circuit == "half-open" else max_num_seqs,
             kv_cache_tokens=kv_cache_tokens,
             pressure=pressure(s) if s.up else -1.0,
@@ -74,7 +72,7 @@ class EngineMonitor:
         settings = breaker or BreakerSettings()
         self._watched = {
             (lane, engine.name): _Watched(
-                lane, engine, _configured(lanes[lane], index), Breaker(settings)
+                lane, engine, lanes[lane].engines[index], Breaker(settings)
             )
             for lane, members in engines.items()
             for index, engine in enumerate(members)
@@ -142,6 +140,13 @@ class EngineMonitor:
             log.info("engine serves again", lane=lane, engine=name)
             self._on_change()
 
+    def apply(self, lanes: Mapping[str, Lane]) -> None:
+        """Take up the engines' capacity as configured, and which of them are drained."""
+        places: Counter[str] = Counter()
+        for watched in self._watched.values():  # in the order of their lane
+            watched.settings = lanes[watched.lane].engines[places[watched.lane]]
+            places[watched.lane] += 1
+
     async def start(self) -> None:
         """Probe all once, then go on in the background."""
         await self._round()
@@ -178,8 +183,3 @@ class EngineMonitor:
             detail=watched.status.detail,
         )
         self._on_change()
-
-
-def _configured(lane: Lane, index: int) -> tuple[int | None, int | None]:
-    engine = lane.engines[index]
-    return engine.max_num_seqs, engine.kv_cache_tokens

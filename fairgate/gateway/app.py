@@ -12,10 +12,13 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fairgate import headers
+from fairgate.admin.access import Access
+from fairgate.admin.app import AdminApi
+from fairgate.admin.calls import PREFIX as ADMIN
 from fairgate.codec import ROUTES
 from fairgate.configrules import AUTO_MODEL
 from fairgate.errors import MethodNotAllowed, NotFound, Refusal
@@ -41,6 +44,8 @@ class Gateway:
         self._runtime = runtime
         self._scrape = scrape
         self._created = int(time.time())
+        self.access = Access(runtime)
+        self.admin = AdminApi(runtime, self.access)
         self._forwarder = Forwarder(runtime)
         self._others = Starlette(
             routes=[
@@ -53,11 +58,24 @@ class Gateway:
                 Route("/readyz", self.readyz),
                 Route("/metrics", self.metrics),
                 Route(openapi.PATH, self.openapi),
+                *(self.for_operators() if runtime.config.admin.port is None else ()),
             ],
             exception_handlers={Refusal: self._refuse, HTTPException: self._refuse_http},
         )
         self._others.router.redirect_slashes = False  # to whatever host the client names
         self.app = FairGate(self._dispatch, runtime)
+
+    def for_operators(self) -> list[BaseRoute]:
+        """What only admin keys open."""
+        return [Mount(ADMIN, self.admin.app)]
+
+    @property
+    def operators_app(self) -> ASGIApp:
+        """The same on its own, for a socket that clients do not reach."""
+        return Starlette(
+            routes=self.for_operators(),
+            exception_handlers={Refusal: self._refuse, HTTPException: self._refuse_http},
+        )
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Admitted requests go straight to their engine; the router serves what is left."""

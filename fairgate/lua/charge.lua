@@ -35,6 +35,8 @@ if has_app_limits then
   count(fg.app_account(r))
 end
 fg.charge(r, units)
+r.id, r.lane, r.interaction = 'arrears-' .. ARGV[2], '', ''
+fg.record_usage(r, units, tokens, 'arrears', '', now)
 fg.rebase(r)
 fg.reposition_everywhere(r)
 fg.save()

@@ -199,8 +199,8 @@ end
 
 -- Ends a request in whatever state it is: actual cost and tokens replace the estimates, capacity and
 -- place in line are given back. `void`: nothing was served, so it does not count as a request
--- either. The record goes, so ending it twice does nothing.
-function fg.finish(r, cost, tokens, void, now)
+-- either. The record goes, so ending it twice does nothing. `note`: see usage.lua.
+function fg.finish(r, cost, tokens, void, now, note)
   local requests = void and -1 or 0
   if r.state == 'waiting' then
     fg.leave_line(r)
@@ -216,6 +216,7 @@ function fg.finish(r, cost, tokens, void, now)
       fg.correct(r, tokens, requests, now)
     end
     fg.charge(r, cost * r.price - r.cost)
+    fg.record_end(r, cost * r.price, tokens, note or '', now)
     fg.reposition_everywhere(r)
   end
   fg.close_call(r, tokens, void, now)
@@ -230,6 +231,7 @@ function fg.sweep_lease(r, now)
   fg.note_running(r, -1)
   redis.call('ZREM', fg.key('held', r.gateway), r.id)
   fg.close_flight(r, r.tokens, 0, now)
+  fg.record_usage(r, r.cost, r.tokens, 'lost', '', now)
   r.state = 'swept'
   fg.save_request(r, SWEPT_MS)
 end

@@ -6,6 +6,7 @@
 --       6 '1' if nothing was served (not counted as a request)   7 '1' to learn the app's profile
 --       8 output tokens per choice   9 prompt bytes   10 prompt tokens
 --       11 further id by which later calls will name the interaction ('' for none)
+--       12 what its usage record says of it (see usage.lua; '' for none)
 -- Reply {'0'} if unknown, else {'1', grants of the calling gateway…} each 'id lane engine priority'
 
 local now = fg.clock(ARGV[1])
@@ -14,7 +15,7 @@ if not r then
   return {'0'}
 end
 local cost, tokens, void = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6] == '1'
-fg.finish(r, cost, tokens, void, now)
+fg.finish(r, cost, tokens, void, now, ARGV[12])
 if ARGV[11] ~= '' and not void then
   fg.continue_as(r, r.tenant .. ':' .. ARGV[11], tokens, now)
 end

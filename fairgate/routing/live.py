@@ -129,10 +129,10 @@ class LiveRouting:
             await asyncio.wait(self._background, timeout=self._heartbeat_s)
         await self._step()
 
-    def apply(self, settings: Routing | None) -> None:
-        """Take up a reloaded ``routing`` section, with the next heartbeat."""
-        if settings != self._configured:
-            self._configured = settings
+    def apply(self, settings: Routing | None, lanes: Mapping[str, Lane]) -> None:
+        """Take up a reloaded ``routing`` section and lanes' prices, with the next heartbeat."""
+        if settings != self._configured or lanes != self._lanes:
+            self._configured, self._lanes = settings, lanes
             self._changed = True
 
     async def _build(self) -> None:

@@ -67,6 +67,7 @@ def _as_http(settings: EngineSettings, engine: SpawnedEngine | None) -> EngineSe
         max_num_seqs=settings.max_num_seqs,
         kv_cache_tokens=settings.kv_cache_tokens,
         priority=engine.priority,
+        drained=settings.drained,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import structlog
@@ -47,8 +47,13 @@ async def work(orders: AsyncIterator[Order]) -> None:
             stop()
             stop()  # nobody is left to wait for
 
-    with bound(server.host, server.port, shared=True) as listener:
-        place = Place([listener], scraper.scrape, obey)
+    admin = begin.config.admin
+    with ExitStack() as stack:
+        listener = stack.enter_context(bound(server.host, server.port, shared=True))
+        place = Place([listener], scraper.scrape, obey, [])
+        if admin.port is not None:
+            host = admin.host or server.host
+            place.admin_sockets.append(stack.enter_context(bound(host, admin.port, shared=True)))
         await serve(begin.config, log_dir=Path.cwd(), place=place)
 
 

@@ -45,6 +45,7 @@ class LedgerDriver:
         engines: tuple[EngineReport, ...] = (EngineReport("small", "e0", True, 2),),
         queue: Queue | None = None,
         headroom: dict[str, float] | None = None,
+        usage_records: int = 0,
     ) -> None:
         self.now = 1_700_000_000.0
         self.loop = asyncio.new_event_loop()
@@ -61,6 +62,7 @@ class LedgerDriver:
         self.losing: set[str] = set()
         """Kinds of calls whose next reply is lost: whoever called calls again."""
         self._behind: set[str] = set()
+        self.usage_records = usage_records
         self.granted: dict[str, list[GrantNote]] = {}
         self.subscriber = self.client.pubsub(ignore_subscribe_messages=True)
         self.subscriber.subscribe(*(ledger.channel for ledger in self.ledgers.values()))
@@ -118,7 +120,9 @@ class LedgerDriver:
     def _renewal(self, gateway: str, since_ms: str, leave: bool) -> Awaitable[Renewed]:
         return self.ledgers[gateway].renew(
             lease_s=LEASE_S,
-            settings=settings_of(resolve_policy(self.policy), self.queues, self.headroom),
+            settings=settings_of(
+                resolve_policy(self.policy), self.queues, self.headroom, self.usage_records
+            ),
             queues=self.queues,
             engines=self.engines,
             since_ms=since_ms,

@@ -273,6 +273,18 @@ class TestSubstitution:
             "for each",
         ),
         (
+            {"admin": {"port": 8080}},
+            "admin.port: 8080 is already server.port",
+        ),
+        (
+            {"admin": {"keys": [{"sha256": HASH_A}]}},
+            "tenants.acme.keys[0].sha256: the same key as admin.keys[0]; expected each key once",
+        ),
+        (
+            {"usage": {"max_bytes": 10}},
+            "usage.max_bytes: expected a whole number >= 4096, got 10",
+        ),
+        (
             {"pools.main.lanes.small.engines.0.port": 8080},
             "pools.main.lanes.small.engines[0].port: 8080 is already server.port",
         ),

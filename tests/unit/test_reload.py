@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import structlog
 
-from fairgate.config import Config
+from fairgate.config import Config, SimulatedEngine
 from fairgate.configfile import load, loads
 from fairgate.reload import ConfigWatcher, restart_needed
 
@@ -185,9 +185,35 @@ async def test_sighup_reloads_at_once(tmp_path: Path) -> None:
         (text(port=1) + "store: {url: 'redis://h'}", ["server", "store"]),
         (text() + "timeouts: {idle_s: 5}\nmax_choices: 3", ["timeouts", "max_choices"]),
         (text().replace("simulated", "simulated, seed: 2"), ["pools.main.lanes.small"]),
+        (text().replace("simulated", "simulated, drained: true"), []),
+        (text().replace("{engines", "{price: 3, queue: {max_waiting: 9}, engines"), []),
+        (text().replace("simulated", "simulated, max_num_seqs: 2"), ["pools.main.lanes.small"]),
+        (text() + f"admin: {{keys: [{{sha256: {'a' * 64}}}]}}", ["admin"]),
+        (text() + "usage: {}", ["usage"]),
         (text().replace("small", "big"), ["pools.main.lanes.big", "pools.main.lanes.small"]),
         (text().replace("main", "next"), ["pools.main", "pools.next"]),
     ],
 )
 def test_restart_needed(new: str, expected: list[str]) -> None:
     assert restart_needed(config(text()), config(new)) == expected
+
+
+async def test_what_can_change_of_lanes_is_taken_up_and_the_rest_left(site: Site) -> None:
+    changed = text().replace("{engines", "{price: 3, context_tokens: 9, headroom: 0.5, engines")
+    site.path.write_text(changed.replace("simulated", "simulated, drained: true, seed: 4"))
+    assert await site.watcher.reload() is True
+    lane = site.applied[0].pools["main"].lanes["small"]
+    assert (lane.price, lane.headroom, lane.context_tokens) == (3, 0.5, None)
+    (engine,) = lane.engines
+    assert isinstance(engine, SimulatedEngine)
+    assert (engine.drained, engine.seed) == (True, 0)
+
+
+async def test_an_admin_key_can_be_taken_out_of_the_file(tmp_path: Path) -> None:
+    path, key = tmp_path / "fairgate.yaml", f"{{sha256: {'a' * 64}}}"
+    path.write_text(text() + f"admin: {{keys: [{key}], site: here}}")
+    applied: list[Config] = []
+    watcher = ConfigWatcher(path, lambda: load(path), load(path), applied.append)
+    path.write_text(text() + "admin: {site: elsewhere}")
+    assert await watcher.reload() is True
+    assert (applied[0].admin.keys, applied[0].admin.site) == ((), "here")

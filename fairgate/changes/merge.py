@@ -1,0 +1,220 @@
+"""Puts the overlay over the file's configuration: a valid ``Config`` out, whatever comes in.
+
+An object of the overlay that does not fit the file any more (its app is gone, say) counts as the
+file has it, and is reported; a revoked key stays revoked in any case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from fairgate import configrules, configshape
+from fairgate.changes.overlay import Entry, KeyEntry, Object, Overlay, patched
+from fairgate.config import App, Config, Engine, Key, Lane, Queue, Tenant
+from fairgate.configbase import Base, Count, Headroom, Positive
+
+
+class LaneTerms(Base, frozen=True):
+    """What can be changed of a lane while it runs."""
+
+    price: Positive = 1.0
+    headroom: Headroom = 0.0
+    queue: Queue = Queue()
+
+
+class EngineTerms(Base, frozen=True):
+    """What can be changed of an engine while it runs."""
+
+    drained: bool = False
+    max_num_seqs: Count | None = None
+    """``None``: as the file's default is, or as the engine tells."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effective:
+    """The configuration in force, and what of the overlay does not fit it."""
+
+    config: Config
+    problems: Mapping[Object, tuple[str, ...]] = field(default_factory=dict)
+
+
+def merged(base: Config, overlay: Overlay) -> Effective:
+    """``base`` with all of ``overlay``."""
+    return remerged(base, overlay, Effective(base), overlay.objects())
+
+
+def remerged(
+    base: Config, overlay: Overlay, current: Effective, concerned: Iterable[Object]
+) -> Effective:
+    """``current``, which was merged of ``base``, with the ``concerned`` objects merged anew."""
+    objects = set(concerned)
+    if any(kind == "app" for kind, _ in objects):  # tenants name them
+        objects |= {of for of in overlay.objects() if of[0] == "tenant"}
+    work = _Merging(base, overlay, current)
+    for kind, name in sorted(objects, key=lambda of: _ORDER.get(of[0], 0)):
+        work.merge(kind, name)
+    return work.result()
+
+
+_ORDER = {"app": 0, "tenant": 1, "lane": 2, "engine": 2}
+
+
+class _Merging:
+    """One merge on its way; copies what it changes."""
+
+    def __init__(self, base: Config, overlay: Overlay, current: Effective) -> None:
+        self._base = base
+        self._overlay = overlay
+        self._config = current.config
+        self._problems = dict(current.problems)
+
+    def result(self) -> Effective:
+        return Effective(self._config, self._problems)
+
+    def merge(self, kind: str, name: str) -> None:
+        if kind == "app":
+            self._app(name)
+        elif kind == "tenant":
+            self._tenants = self._tenants_copy()
+            self._tenant(name)
+        elif kind in ("lane", "engine"):
+            self._lane(name.partition("/")[0])
+
+    _tenants: dict[str, Tenant] | None = None
+
+    def _tenants_copy(self) -> dict[str, Tenant]:
+        if self._tenants is None:
+            self._tenants = dict(self._config.tenants)
+            self._config = replace(self._config, tenants=self._tenants)
+        return self._tenants
+
+    def _note(self, of: Object, problems: list[str]) -> None:
+        if problems:
+            self._problems[of] = tuple(problems)
+        else:
+            self._problems.pop(of, None)
+
+    def _app(self, name: str) -> None:
+        old = self._base.apps.get(name)
+        app, problems = shaped(old, self._overlay.entries.get(("app", name)), App)
+        self._note(("app", name), problems)
+        apps = {**self._config.apps, name: app} if app else dict(self._config.apps)
+        if app is None:
+            apps.pop(name, None)
+        self._config = replace(self._config, apps=apps)
+
+    def _tenant(self, name: str) -> None:
+        tenants = self._tenants_copy()
+        old = self._base.tenants.get(name)
+        entry = self._overlay.entries.get(("tenant", name))
+        keys = self._overlay.keys.get(name, {})
+        tenant, problems = shaped(old, entry, Tenant)
+        if tenant is not None:
+            own = () if entry and entry.fresh else (old.keys if old else ())
+            tenant = replace(tenant, keys=_keys(own, keys))
+            problems = problems or configrules.tenant_problems(name, tenant, self._config)
+            if problems and old is not None:
+                tenant = replace(old, keys=_keys(old.keys, keys, revoked_only=True))
+            elif problems:
+                tenant = None
+        self._note(("tenant", name), problems)
+        if tenant is None:
+            tenants.pop(name, None)
+        else:
+            tenants[name] = tenant
+
+    def _lane(self, name: str) -> None:
+        for pool_name, pool in self._base.pools.items():
+            if name in pool.lanes:
+                lane = self._merged_lane(name, pool.lanes[name])
+                now = self._config.pools[pool_name]
+                pools = {
+                    **self._config.pools,
+                    pool_name: replace(now, lanes={**now.lanes, name: lane}),
+                }
+                self._config = replace(self._config, pools=pools)
+
+    def _merged_lane(self, name: str, lane: Lane) -> Lane:
+        terms, problems = shaped(
+            lane_terms(lane), self._overlay.entries.get(("lane", name)), LaneTerms
+        )
+        self._note(("lane", name), problems)
+        assert terms is not None  # noqa: S101 — lanes cannot be deleted
+        engines = tuple(
+            self._engine(name, engine_name(name, i, engine), engine)
+            for i, engine in enumerate(lane.engines)
+        )
+        return replace(
+            lane, price=terms.price, headroom=terms.headroom, queue=terms.queue, engines=engines
+        )
+
+    def _engine(self, lane: str, name: str, engine: Engine) -> Engine:
+        of = ("engine", f"{lane}/{name}")
+        entry = self._overlay.entries.get(of)
+        if entry is None:
+            return engine
+        terms, problems = shaped(engine_terms(engine), entry, EngineTerms)
+        self._note(of, problems)
+        assert terms is not None  # noqa: S101 — engines cannot be deleted
+        told = terms.max_num_seqs
+        if told is None:
+            told = msgspec.structs.fields(engine)[_place_of_max_num_seqs(engine)].default
+        return replace(engine, drained=terms.drained, max_num_seqs=told)
+
+
+def _place_of_max_num_seqs(engine: Engine) -> int:
+    return engine.__struct_fields__.index("max_num_seqs")
+
+
+def shaped(old: Any, entry: Entry | None, kind: type[Any]) -> tuple[Any, list[str]]:
+    """``old`` with the patch of ``entry`` as a ``kind``, and what is wrong with it.
+
+    ``None`` where there is none; ``old`` where something is wrong.
+    """
+    if entry is None:
+        return old, []
+    if entry.gone or (old is None and not entry.fresh):
+        return None, []
+    plain = {} if entry.fresh else msgspec.json.decode(msgspec.json.encode(old))
+    fitted, problems = configshape.fit(patched(plain, entry.patch), kind)
+    if problems:
+        return old, problems
+    made = msgspec.convert(fitted, kind)
+    problems = configrules.quantities(made)
+    return (old if problems else made), problems
+
+
+def lane_terms(lane: Lane) -> LaneTerms:
+    """What can be changed of ``lane``."""
+    return LaneTerms(price=lane.price, headroom=lane.headroom, queue=lane.queue)
+
+
+def engine_terms(engine: Engine) -> EngineTerms:
+    """What can be changed of ``engine``."""
+    return EngineTerms(drained=engine.drained, max_num_seqs=engine.max_num_seqs)
+
+
+def engine_name(lane: str, index: int, engine: Engine) -> str:
+    """What the ``index``-th engine of ``lane`` is called."""
+    return engine.name or f"{lane}-{index}"
+
+
+def _keys(
+    own: tuple[Key, ...], entries: Mapping[str, KeyEntry], *, revoked_only: bool = False
+) -> tuple[Key, ...]:
+    """The keys of the file without those that were revoked, and those that were created."""
+    kept = tuple(k for k in own if not ((e := entries.get(k.sha256)) and e.gone))
+    if revoked_only:
+        return kept
+    known = {key.sha256 for key in own}
+    created = (
+        Key(sha256=sha256, name=e.name, user=e.user, apps=e.apps)
+        for sha256, e in entries.items()
+        if not e.gone and sha256 not in known
+    )
+    return (*kept, *created)
