@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, UnsetType, field
 
+from fairgate.configadmin import Admin
 from fairgate.configbase import Base, Count, Name, NonNegative, Positive, Sha256, Share
 from fairgate.configrouting import OpenShare, Routing
 from fairgate.configsampling import BestOf, Cascade
@@ -327,3 +328,4 @@ class Config(Base, frozen=True):
     """Further routes that a mounted FairGate meters, or leaves out."""
     max_choices: Count = 128
     """Largest ``n`` (and ``best_of``) that a request may ask for."""
+    admin: Admin = Admin()

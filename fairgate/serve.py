@@ -82,7 +82,8 @@ async def serve(
     async with Runtime.open(config, log_dir=log_dir) as runtime:
         runtime.log_request = request_log(sys.stderr)
         _calm_garbage_collection()
-        server = _Server(_uvicorn(config, runtime, place.scrape if place else None))
+        gateway = Gateway(runtime, scrape=place.scrape if place else None)
+        server = _Server(_uvicorn(config, gateway))
         stop = _drain_on_signals(server, runtime)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(_break_off, server)
@@ -92,6 +93,7 @@ async def serve(
                 _background(stack, watcher.run())
                 loop = asyncio.get_running_loop()
                 loop.add_signal_handler(signal.SIGHUP, watcher.request_reload)
+            await stack.enter_async_context(gateway.watch.running())
             if place is not None:
                 _background(stack, place.obey(runtime, stop))
             starting = _background(stack, _start_all(runtime.engines, runtime, server))
@@ -161,9 +163,9 @@ async def _stop_all(engines: Iterable[Engine]) -> None:
     await asyncio.gather(*(engine.stop() for engine in engines))
 
 
-def _uvicorn(config: Config, runtime: Runtime, scrape: Scrape | None) -> uvicorn.Config:
+def _uvicorn(config: Config, gateway: Gateway) -> uvicorn.Config:
     return uvicorn.Config(
-        Gateway(runtime, scrape=scrape).app,
+        gateway.app,
         host=config.server.host,
         port=config.server.port,
         loop="none",

@@ -66,8 +66,8 @@ class Denied(msgspec.Struct, frozen=True, gc=False):
 
 
 class Unknown:
-    """Reply of ``admit``: the store does not know this gateway or pool; renew first. Of ``view`` and
-    ``inspect``: it does not know the pool."""
+    """Reply of ``admit``: the store does not know this gateway or pool; renew first. Of ``view``
+    and ``inspect``: it does not know the pool."""
 
 
 class Down:

@@ -12,16 +12,21 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import Receive, Scope, Send
 
 from fairgate import headers
+from fairgate.admin.access import Access
 from fairgate.codec import ROUTES
 from fairgate.configrules import AUTO_MODEL
+from fairgate.dashboard.app import PATH as DASHBOARD
+from fairgate.dashboard.app import Dashboard
 from fairgate.errors import MethodNotAllowed, NotFound, Refusal
 from fairgate.gateway.feedback import PATH as FEEDBACK
 from fairgate.gateway.feedback import Feedback
 from fairgate.gateway.forward import Forwarder
+from fairgate.inspection.routes import Inspection
+from fairgate.inspection.watch import Watch
 from fairgate.me.app import PATH as ME
 from fairgate.me.app import Me
 from fairgate.middleware import FairGate
@@ -40,6 +45,7 @@ class Gateway:
         self._scrape = scrape
         self._created = int(time.time())
         self._forwarder = Forwarder(runtime)
+        self.watch = Watch(runtime)
         self._others = Starlette(
             routes=[
                 *(Route(path, self._forwarder, methods=["POST"]) for path in ROUTES),
@@ -50,6 +56,7 @@ class Gateway:
                 Route("/healthz", self.healthz),
                 Route("/readyz", self.readyz),
                 Route("/metrics", self.metrics),
+                *self._for_operators(),
             ],
             exception_handlers={Refusal: self._refuse, HTTPException: self._refuse_http},
         )
@@ -59,6 +66,11 @@ class Gateway:
         """Admitted requests go straight to their engine; the router serves what is left."""
         app = self._forwarder if SCOPE_KEY in scope else self._others
         await app(scope, receive, send)
+
+    def _for_operators(self) -> list[BaseRoute]:
+        access = Access(self._runtime)
+        dashboard = Mount(DASHBOARD, Dashboard(self.watch, access).app)
+        return [*Inspection(self.watch, access).routes(), dashboard]
 
     async def models(self, request: Request) -> Response:
         """The lanes as models, and ``auto``."""

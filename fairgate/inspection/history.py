@@ -1,0 +1,77 @@
+"""Service and refusals of one pool over the last quarter of an hour, as the store counted them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from fairgate.admission.look import SLICE_S, SliceLook
+
+SLICES = 90
+"""How many are kept: 15 minutes."""
+
+
+class History:
+    """The slices of one pool. Slices that are over are asked for once."""
+
+    def __init__(self) -> None:
+        self._service: dict[int, dict[str, float]] = {}
+        self._refused: dict[int, dict[str, int]] = {}
+        self._next: int | None = None
+        self.last = 0
+        """The slice that was now at the last look."""
+
+    def wanted(self, now_slice: int) -> int:
+        """The first slice that the next look should tell of."""
+        first = now_slice - SLICES + 1
+        return first if self._next is None else max(first, self._next)
+
+    def take(self, slices: Iterable[SliceLook], now_slice: int) -> bool:
+        """Take in what a look told; whether nothing is missing up to now."""
+        self.last = now_slice
+        for one in slices:
+            self._service[one.number] = dict(one.service)
+            self._refused[one.number] = dict(one.refused)
+            # The one before may still be charged by a script that began in it.
+            self._next = min(one.number + 1, now_slice - 1)
+        oldest = now_slice - SLICES
+        for kept in (self._service, self._refused):
+            for number in [n for n in kept if n <= oldest]:
+                del kept[number]
+        return now_slice in self._service
+
+    def service(self, seconds: float) -> dict[str, float]:
+        """Units by tenant in about the last ``seconds``; never below 0."""
+        sums: dict[str, float] = {}
+        for number in self._recent(seconds):
+            for tenant, units in self._service.get(number, {}).items():
+                sums[tenant] = sums.get(tenant, 0.0) + units
+        return {tenant: max(0.0, units) for tenant, units in sums.items()}
+
+    def refused(self, seconds: float) -> dict[str, dict[str, int]]:
+        """Refusals by tenant and limit in about the last ``seconds``."""
+        sums: dict[str, dict[str, int]] = {}
+        for number in self._recent(seconds):
+            for field, count in self._refused.get(number, {}).items():
+                tenant, _, limit = field.partition(" ")
+                by_limit = sums.setdefault(tenant, {})
+                by_limit[limit] = by_limit.get(limit, 0) + count
+        return sums
+
+    def rates(self, tenants: Iterable[str]) -> Mapping[str, list[float]]:
+        """Units per second by tenant in each slice, the oldest first; ``rest``: all others."""
+        named = list(tenants)
+        rows: dict[str, list[float]] = {name: [] for name in (*named, "rest")}
+        for number in self.numbers():
+            found = self._service.get(number, {})
+            told = {name: found.get(name, 0.0) for name in named}
+            rest = sum(found.values()) - sum(told.values())
+            for name, units in (*told.items(), ("rest", rest)):
+                rows[name].append(max(0.0, units) / SLICE_S)
+        return rows
+
+    def numbers(self) -> range:
+        """The slices that are kept."""
+        return range(self.last - SLICES + 1, self.last + 1)
+
+    def _recent(self, seconds: float) -> range:
+        return range(self.last - round(seconds / SLICE_S) + 1, self.last + 1)
