@@ -14,6 +14,7 @@ from fairgate import configfile, overrides
 from fairgate.commands.config import config_app
 from fairgate.commands.keys import keys_app
 from fairgate.commands.router import router_app
+from fairgate.commands.top import top
 from fairgate.config import Config, Preset
 from fairgate.errors import FairgateError
 from fairgate.placement import check_served
@@ -25,6 +26,7 @@ app = typer.Typer(name="fairgate", no_args_is_help=True, pretty_exceptions_enabl
 app.add_typer(config_app)
 app.add_typer(keys_app)
 app.add_typer(router_app)
+app.command()(top)
 
 
 def _show_version(wanted: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -10,8 +10,10 @@ import msgspec
 from fairgate.dashboard.charts import Chart, charts, drawn, last, shades
 from fairgate.dashboard.pages import Pages
 from fairgate.inspection import judge
-from fairgate.inspection.report import PoolLedger, PoolQueue
+from fairgate.inspection.report import PoolLedger, PoolQueue, TenantLedger
+from fairgate.inspection.shares import Role
 from fairgate.inspection.watch import Watch
+from fairgate.inspection.words import factor
 
 _encode = msgspec.json.Encoder().encode
 
@@ -55,9 +57,40 @@ class Live:
         queue = next(p for p in judge.queue(self._watch).pools if p.name == pool)
         colours = shades(drawn(view), self._watch.runtime.config)
         refused = view.history.refused(60.0)
-        known = {"pool": ledger, "queue": queue, "colours": colours, "refused": _by_limit(refused)}
+        rows = {row.name: row for row in ledger.tenants}
+        known = {
+            "pool": ledger,
+            "queue": queue,
+            "colours": colours,
+            "refused": _by_limit(refused),
+            "rows": rows,
+            "details": _details(ledger.tenants),
+        }
         regions = {name: self._pages.render(f"regions/{name}.html", **known) for name in REGIONS}
         return Frame(ledger, queue, regions, charts(view, colours), colours)
+
+
+def _details(tenants: Sequence[TenantLedger]) -> list[str]:
+    """What the summary rests on, in sentences."""
+    said = []
+    for row in tenants:
+        if row.role in (Role.FLOODS, Role.OVER):
+            said.append(
+                f"{row.name} wants {factor(row.excess)} what it is due: "
+                f"{row.running} running, {row.waiting} in line behind its own."
+            )
+        elif row.role is Role.HELD_BACK:
+            said.append(
+                f"{row.name} has {row.running} running of the {row.due:.1f} that it is due, "
+                f"and {row.waiting} in line."
+            )
+    if protected := sum(row.role is Role.PROTECTED for row in tenants):
+        said.append(
+            "The other one gets all that it wants."
+            if protected == 1
+            else f"The other {protected} get all that they want."
+        )
+    return said[:3]
 
 
 def _by_limit(refused: Mapping[str, Mapping[str, int]]) -> list[tuple[str, int, list[str]]]:

@@ -9,6 +9,9 @@ from fairgate.admission.look import SLICE_S, SliceLook
 SLICES = 90
 """How many are kept: 15 minutes."""
 
+_LEAST_S = 3.0
+"""Of the slice that is now: a rate over less would be noise."""
+
 
 class History:
     """The slices of one pool. Slices that are over are asked for once."""
@@ -17,6 +20,7 @@ class History:
         self._service: dict[int, dict[str, float]] = {}
         self._refused: dict[int, dict[str, int]] = {}
         self._next: int | None = None
+        self._elapsed_s = SLICE_S
         self.last = 0
         """The slice that was now at the last look."""
 
@@ -25,9 +29,10 @@ class History:
         first = now_slice - SLICES + 1
         return first if self._next is None else max(first, self._next)
 
-    def take(self, slices: Iterable[SliceLook], now_slice: int) -> bool:
+    def take(self, slices: Iterable[SliceLook], now_slice: int, now_s: float) -> bool:
         """Take in what a look told; whether nothing is missing up to now."""
         self.last = now_slice
+        self._elapsed_s = max(_LEAST_S, now_s - now_slice * SLICE_S)
         for one in slices:
             self._service[one.number] = dict(one.service)
             self._refused[one.number] = dict(one.refused)
@@ -62,11 +67,12 @@ class History:
         named = list(tenants)
         rows: dict[str, list[float]] = {name: [] for name in (*named, "rest")}
         for number in self.numbers():
+            length_s = SLICE_S if number < self.last else self._elapsed_s
             found = self._service.get(number, {})
             told = {name: found.get(name, 0.0) for name in named}
             rest = sum(found.values()) - sum(told.values())
             for name, units in (*told.items(), ("rest", rest)):
-                rows[name].append(max(0.0, units) / SLICE_S)
+                rows[name].append(max(0.0, units) / length_s)
         return rows
 
     def numbers(self) -> range:

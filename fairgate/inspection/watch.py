@@ -102,7 +102,7 @@ async def _look(pool: Pool, view: PoolView) -> None:
         if isinstance(found, Unknown):
             raise StoreError("store: it does not know this pool yet")
         look = found
-        if view.history.take(look.slices, look.slice):
+        if view.history.take(look.slices, look.slice, look.now_ms / 1000):
             break
     assert look is not None  # noqa: S101 — at least one round
     view.look = look

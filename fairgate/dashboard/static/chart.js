@@ -8,6 +8,12 @@
     value == null ? "–" : value >= 10000 ? `${(value / 1000).toPrecision(3)} k`
       : value >= 100 || Number.isInteger(value) ? Math.round(value).toLocaleString("en") : value.toFixed(1);
 
+  const clock = (at, precise) => {
+    const parts = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
+    if (precise) parts.second = "2-digit";
+    return new Date(at * 1000).toLocaleTimeString([], parts);
+  };
+
   class Chart {
     constructor(figure) {
       this.figure = figure;
@@ -78,16 +84,23 @@
         legend: { show: false },
         padding: [8, 8, 0, 0],
         cursor: { y: false, points: { show: !this.stacked }, drag: { x: false, y: false } },
-        scales: { x: { time: true, range: (_, min, max) => [Math.min(min, max - 60), max + (this.stacked ? 5 : 0)] },
+        scales: { x: { time: true, range: (_, min, max) => this.span(min, max) },
           y: { range: (_, __, max) => [0, this.most ?? Math.max(max * 1.08, this.stacked ? 1 : 4)] } },
         axes: [
-          { ...axis, space: 70, size: 26, values: (_, ticks) => ticks.map((t) => new Date(t * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })) },
+          { ...axis, space: 70, size: 26, values: (_, ticks, __, ___, step) => ticks.map((t) => clock(t, step < 60)) },
           { ...axis, space: 28, size: 44, values: (_, ticks) => ticks.map((v) => (this.most ? `${v} %` : short(v))) },
         ],
         hooks: { setCursor: [() => this.tell()] },
       }, this.columns(), this.picture);
       this.list();
       this.tell();
+    }
+
+    // From the first value on, but not less than some minutes.
+    span(min, max) {
+      if (!this.stacked) return [Math.min(min, max - 120), max];
+      const first = this.data.x.find((_, i) => this.data.rows.some((row) => row[i] > 0)) ?? max;
+      return [Math.max(min - 5, Math.min(first - 10, max - 300)), max + 5];
     }
 
     size() {
