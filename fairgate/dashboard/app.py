@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from importlib import resources
 from urllib.parse import parse_qs
 
@@ -72,7 +73,7 @@ class Dashboard:
         """Who gets what, who waits and why."""
         admin = await self._access.who(request.scope)
         pool = self._pool(request)
-        return self._page(request, "overview.html", admin, pool=pool, frame=self._frame(pool))
+        return self._page(request, "overview.html", admin, pool=pool, frame=self._live.frame(pool))
 
     async def tenants(self, request: Request) -> Response:
         """All tenants that are configured, a page at a time."""
@@ -85,7 +86,7 @@ class Dashboard:
             request, "tenants.html", admin,
             asked=asked, after=after, total=len(known),
             more=names[_LISTED - 1] if len(names) > _LISTED else "",
-            tenants=[(name, known[name], self._rows(name)) for name in names[:_LISTED]],
+            tenants=[(name, known[name], self._live.rows(name)) for name in names[:_LISTED]],
         )  # fmt: skip
 
     async def tenant(self, request: Request) -> Response:
@@ -97,25 +98,14 @@ class Dashboard:
             raise NotFound(f"no tenant is named {name[:64]!r}")
         return self._page(
             request, "tenant.html", admin,
-            name=name, tenant=found, rows=self._rows(name), fields=_fields(found),
-            pool=self._pool(request), apps=sorted(self._runtime.config.apps),
+            name=name, tenant=found, fields=_fields(found),
+            pool=self._live.home(name), standing=self._live.tenant(name).regions["standing"],
         )  # fmt: skip
 
     async def audit(self, request: Request) -> Response:
         """Who changed what; the page reads it from the admin API."""
         admin = await self._access.who(request.scope)
         return self._page(request, "audit.html", admin)
-
-    def _rows(self, tenant: str) -> list[tuple[str, object]]:
-        """The tenant's row in each pool that has seen it lately."""
-        frames = {pool: self._live.frame(pool) for pool in self._runtime.pools}
-        return [
-            (pool, row)
-            for pool, frame in frames.items()
-            if frame is not None
-            for row in frame.ledger.tenants
-            if row.name == tenant
-        ]
 
     # Login
 
@@ -146,15 +136,20 @@ class Dashboard:
         """One event a second, for as long as the page is open and its session lasts."""
         await self._access.who(request.scope)
         headers = {**_HEADERS, "cache-control": "no-store", "x-accel-buffering": "no"}
-        stream = self._events(request, self._pool(request))
+        tenant = request.query_params.get("tenant")
+        pool = self._pool(request)
+        look = partial(self._live.tenant, tenant) if tenant else partial(self._live.frame, pool)
+        stream = self._events(request, look)
         return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
-    async def _events(self, request: Request, pool: str) -> AsyncIterator[bytes]:
+    async def _events(
+        self, request: Request, look: Callable[[], Frame | None]
+    ) -> AsyncIterator[bytes]:
         viewer, loop = Viewer(), asyncio.get_running_loop()
         checked = loop.time()
         yield b"retry: 1000\n\n"
         while not self._runtime.draining:
-            frame = self._live.frame(pool)
+            frame = look()
             if frame is not None:
                 yield viewer.event(frame, self._watch.stale)
             await self._watch.next()
@@ -187,9 +182,6 @@ class Dashboard:
         if asked not in self._runtime.pools:
             raise NotFound(f"no pool is named {asked[:64]!r}")
         return asked
-
-    def _frame(self, pool: str) -> Frame | None:
-        return self._live.frame(pool)
 
     def _page(
         self, request: Request, template: str, admin: Admin | None, **known: object

@@ -93,6 +93,12 @@ def charts(view: PoolView, colours: Mapping[str, int]) -> dict[str, Chart]:
     }
 
 
+def service_of(view: PoolView, tenant: str) -> Chart:
+    """What one tenant was served."""
+    row = _rounded(view.history.rates([tenant])[tenant])
+    return Chart([n * SLICE_S for n in view.history.numbers()], [tenant], [0], [row])
+
+
 def _rounded(values: Sequence[float]) -> list[float]:
     return [round(value, 2) for value in values]
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import msgspec
 
-from fairgate.dashboard.charts import Chart, charts, drawn, last, shades
+from fairgate.dashboard.charts import Chart, charts, drawn, last, service_of, shades
 from fairgate.dashboard.pages import Pages
 from fairgate.inspection import judge
-from fairgate.inspection.report import PoolLedger, PoolQueue, TenantLedger
+from fairgate.inspection.report import Ledger, PoolLedger, TenantLedger
 from fairgate.inspection.shares import Role
 from fairgate.inspection.watch import Watch
 from fairgate.inspection.words import factor
@@ -22,14 +22,11 @@ REGIONS = ("summary", "tiles", "shares", "waiting", "lanes", "refused", "router"
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One pool at one moment."""
+    """What one kind of page shows at one moment."""
 
-    ledger: PoolLedger
-    queue: PoolQueue
     regions: Mapping[str, str]
     """HTML by the id of the element that holds it."""
     charts: Mapping[str, Chart]
-    colours: Mapping[str, int]
 
 
 class Live:
@@ -39,6 +36,7 @@ class Live:
         self._watch = watch
         self._pages = pages
         self._frames: dict[str, tuple[float, Frame]] = {}
+        self._ledger: tuple[float, Ledger] | None = None
 
     def frame(self, pool: str) -> Frame | None:
         """The pool as of the last look; ``None`` until there is one."""
@@ -51,9 +49,30 @@ class Live:
             self._frames[pool] = (view.look.now_ms, frame)
         return frame
 
+    def rows(self, tenant: str) -> list[tuple[str, TenantLedger]]:
+        """The tenant's row in each pool that has seen it lately."""
+        return [(p.name, t) for p in self._ledgers() for t in p.tenants if t.name == tenant]
+
+    def home(self, tenant: str) -> str:
+        """The first pool that has seen it lately, else the first."""
+        rows = self.rows(tenant)
+        return rows[0][0] if rows else next(iter(self._watch.views))
+
+    def tenant(self, name: str) -> Frame:
+        """One tenant as of the last look."""
+        view = self._watch.views[self.home(name)]
+        standing = self._pages.render("regions/standing.html", name=name, rows=self.rows(name))
+        return Frame({"standing": standing}, {"service": service_of(view, name)})
+
+    def _ledgers(self) -> tuple[PoolLedger, ...]:
+        looked = max((v.look.now_ms for v in self._watch.views.values() if v.look), default=0.0)
+        if self._ledger is None or self._ledger[0] != looked:
+            self._ledger = (looked, judge.ledger(self._watch))
+        return self._ledger[1].pools
+
     def _make(self, pool: str) -> Frame:
         view = self._watch.views[pool]
-        ledger = next(p for p in judge.ledger(self._watch).pools if p.name == pool)
+        ledger = next(p for p in self._ledgers() if p.name == pool)
         queue = next(p for p in judge.queue(self._watch).pools if p.name == pool)
         colours = shades(drawn(view), self._watch.runtime.config)
         refused = view.history.refused(60.0)
@@ -67,7 +86,7 @@ class Live:
             "details": _details(ledger.tenants),
         }
         regions = {name: self._pages.render(f"regions/{name}.html", **known) for name in REGIONS}
-        return Frame(ledger, queue, regions, charts(view, colours), colours)
+        return Frame(regions, charts(view, colours))
 
 
 def _details(tenants: Sequence[TenantLedger]) -> list[str]:

@@ -3,6 +3,8 @@
 (() => {
   const root = document.body.dataset.root;
   const status = document.getElementById("status");
+  const asked = document.querySelector("[data-events]")?.dataset.events;
+  const address = `${root}/events${asked ? `?${asked}` : location.search}`;
   const charts = {};
   let waitMs = 500;
 
@@ -70,7 +72,7 @@
   }
 
   function listen() {
-    const events = new EventSource(`${root}/events${location.search}`);
+    const events = new EventSource(address);
     events.addEventListener("frame", take);
     events.addEventListener("error", () => {
       say("reconnecting", "warn");
@@ -83,7 +85,7 @@
   // The browser gives up where the answer is an error: look whether the session has ended.
   async function again() {
     try {
-      const answer = await fetch(`${root}/events${location.search}`, { method: "HEAD" });
+      const answer = await fetch(address, { method: "HEAD" });
       if (answer.status === 401 || answer.status === 404) return location.assign(`${root}/login`);
     } catch {
       // The gateway is away: try again.
