@@ -45,6 +45,7 @@ class Gateway:
         self._scrape = scrape
         self._created = int(time.time())
         self._forwarder = Forwarder(runtime)
+        self.access = Access(runtime)
         self.watch = Watch(runtime)
         self._others = Starlette(
             routes=[
@@ -56,7 +57,7 @@ class Gateway:
                 Route("/healthz", self.healthz),
                 Route("/readyz", self.readyz),
                 Route("/metrics", self.metrics),
-                *self._for_operators(),
+                *self.for_operators(),
             ],
             exception_handlers={Refusal: self._refuse, HTTPException: self._refuse_http},
         )
@@ -67,10 +68,12 @@ class Gateway:
         app = self._forwarder if SCOPE_KEY in scope else self._others
         await app(scope, receive, send)
 
-    def _for_operators(self) -> list[BaseRoute]:
-        access = Access(self._runtime)
-        dashboard = Mount(DASHBOARD, Dashboard(self.watch, access).app)
-        return [*Inspection(self.watch, access).routes(), dashboard]
+    def for_operators(self) -> list[BaseRoute]:
+        """What only admin keys open: JSON of the pools, the pages."""
+        return [
+            *Inspection(self.watch, self.access).routes(),
+            Mount(DASHBOARD, Dashboard(self.watch, self.access).app),
+        ]
 
     async def models(self, request: Request) -> Response:
         """The lanes as models, and ``auto``."""
