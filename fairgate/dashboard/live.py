@@ -96,7 +96,7 @@ def _details(tenants: Sequence[TenantLedger]) -> list[str]:
         if row.role in (Role.FLOODS, Role.OVER):
             said.append(
                 f"{row.name} wants {factor(row.excess)} what it is due: "
-                f"{row.running} running, {row.waiting} in line behind its own."
+                f"{row.running} running, {row.waiting} in line."
             )
         elif row.role is Role.HELD_BACK:
             said.append(

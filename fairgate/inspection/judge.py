@@ -208,13 +208,18 @@ def _engine(engine: EngineLook, drained: bool) -> report.EngineState:
 def _lane_queue(lane: LaneLook, look: PoolLook) -> report.LaneQueue:
     tenants = {t.name: t for t in look.tenants}
     why = _why(lane)
-    line = tuple(_waiting(entry, lane, tenants, why) for entry in lane.line)
+    if any(entry.tenant == NOBODY for entry in lane.line):
+        line = tuple(_in_order(t, lane) for t in look.tenants if t.waiting)
+    else:
+        line = tuple(_waiting(entry, lane, tenants, why) for entry in lane.line)
     return report.LaneQueue(
         name=lane.name,
         waiting=lane.waiting,
         tenants=lane.tenants_waiting,
         pace_s=round(lane.pace_ms / 1000, 3) if lane.pace_ms else None,
-        oldest_wait_s=max((w.oldest_wait_s for w in line), default=0.0),
+        oldest_wait_s=round(
+            max((entry.next.oldest_ms for entry in lane.line if entry.next), default=0.0) / 1000, 1
+        ),
         why=why,
         line=line,
     )
@@ -240,12 +245,12 @@ def _waiting(
     account = tenants.get(entry.tenant)
     first = entry.next
     return report.Waiting(
-        tenant="all tenants" if entry.tenant == NOBODY else entry.tenant,
+        tenant=entry.tenant,
         place=entry.place,
         waiting=account.waiting if account else lane.waiting,
         users=entry.users,
         why=_behind(entry, lane) or f"first in line: {why}",
-        oldest_wait_s=round(first.oldest_ms / 1000, 1) if first else 0.0,
+        oldest_wait_s=round(first.oldest_ms / 1000, 1) if first else None,
         next=report.NextRequest(
             user=first.user,
             app=first.app,
@@ -256,6 +261,19 @@ def _waiting(
         )
         if first
         else None,
+    )
+
+
+def _in_order(tenant: TenantLook, lane: LaneLook) -> report.Waiting:
+    """In a line that does not tell tenants apart."""
+    return report.Waiting(
+        tenant=tenant.name,
+        place=0,
+        waiting=tenant.waiting,
+        users=0,
+        why=f"in one line with all others, {lane.waiting} requests long",
+        oldest_wait_s=None,
+        next=None,
     )
 
 

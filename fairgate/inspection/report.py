@@ -150,7 +150,8 @@ class Waiting(Struct, frozen=True):
     users: int
     why: str
     """In words."""
-    oldest_wait_s: float
+    oldest_wait_s: float | None
+    """``None``: its requests are not told apart from those of others."""
     next: NextRequest | None
 
 

@@ -82,7 +82,7 @@
         ...this.size(),
         series: this.series(),
         legend: { show: false },
-        padding: [8, 8, 0, 0],
+        padding: [8, 18, 0, 0],
         cursor: { y: false, points: { show: !this.stacked }, drag: { x: false, y: false } },
         scales: { x: { time: true, range: (_, min, max) => this.span(min, max) },
           y: { range: (_, __, max) => [0, this.most ?? Math.max(max * 1.08, this.stacked ? 1 : 4)] } },
