@@ -32,8 +32,7 @@ async def _send(url: str, at_once: Mapping[str, int], tokens: int, ended: thread
             for tenant, count in at_once.items()
             for _ in range(count)
         ]
-        while not ended.is_set():
-            await asyncio.sleep(0.05)
+        await asyncio.to_thread(ended.wait)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
