@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from fairgate.admin.access import Access, Admin
 from fairgate.config import Tenant
@@ -49,7 +50,7 @@ class Dashboard:
         self._runtime = watch.runtime
         self._pages = Pages()
         self._live = Live(watch, self._pages)
-        self.app = Starlette(
+        self._app = Starlette(
             routes=[
                 Route("/", self.overview),
                 Route("/login", self.login, methods=["GET", "POST"]),
@@ -66,6 +67,12 @@ class Dashboard:
                 HTTPException: self._refused,
             },
         )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request. Raises ``NotFound`` where there is no admin key: nothing is here."""
+        if not self._runtime.config.admin.keys:
+            raise NotFound(f"no such route: {scope['path'][:200]}")
+        await self._app(scope, receive, send)
 
     # Pages
 
@@ -111,8 +118,6 @@ class Dashboard:
 
     async def login(self, request: Request) -> Response:
         """A form for the admin key; with the right one, a session."""
-        if not self._runtime.config.admin.keys:
-            raise NotFound("no such route")
         if request.method == "GET":
             return self._page(request, "login.html", None, error="")
         form = parse_qs((await _body(request)).decode("utf-8", "replace"))

@@ -72,7 +72,7 @@ class Gateway:
         """What only admin keys open: JSON of the pools, the pages."""
         return [
             *Inspection(self.watch, self.access).routes(),
-            Mount(DASHBOARD, Dashboard(self.watch, self.access).app),
+            Mount(DASHBOARD, Dashboard(self.watch, self.access)),
         ]
 
     async def models(self, request: Request) -> Response:
