@@ -9,6 +9,9 @@ from fairgate.admission.look import SLICE_S, SliceLook
 SLICES = 90
 """How many are kept: 15 minutes."""
 
+_OPEN = 2
+"""Slices that may still be charged: a script that began in one may end in the next."""
+
 _LEAST_S = 3.0
 """Of the slice that is now: a rate over less would be noise."""
 
@@ -18,7 +21,9 @@ class History:
 
     def __init__(self) -> None:
         self._service: dict[int, dict[str, float]] = {}
+        self._total: dict[int, float] = {}
         self._refused: dict[int, dict[str, int]] = {}
+        self._over: dict[float, tuple[int, dict[str, float]]] = {}
         self._next: int | None = None
         self._elapsed_s = SLICE_S
         self.last = 0
@@ -35,22 +40,32 @@ class History:
         self._elapsed_s = max(_LEAST_S, now_s - now_slice * SLICE_S)
         for one in slices:
             self._service[one.number] = dict(one.service)
+            self._total[one.number] = sum(units for _, units in one.service)
             self._refused[one.number] = dict(one.refused)
-            # The one before may still be charged by a script that began in it.
-            self._next = min(one.number + 1, now_slice - 1)
+            if one.number <= now_slice - _OPEN:
+                self._over.clear()
+            self._next = min(one.number + 1, now_slice - _OPEN + 1)
         oldest = now_slice - SLICES
-        for kept in (self._service, self._refused):
+        for kept in (self._service, self._total, self._refused):
             for number in [n for n in kept if n <= oldest]:
                 del kept[number]
         return now_slice in self._service
 
     def service(self, seconds: float) -> dict[str, float]:
         """Units by tenant in about the last ``seconds``; never below 0."""
-        sums: dict[str, float] = {}
-        for number in self._recent(seconds):
+        recent = self._recent(seconds)
+        at, over = self._over.get(seconds, (0, {}))
+        if at != self.last:  # what is over is summed up once a slice
+            over = self._sum({}, recent[:-_OPEN])
+            self._over[seconds] = (self.last, over)
+        sums = self._sum(dict(over), recent[-_OPEN:])
+        return {tenant: max(0.0, units) for tenant, units in sums.items()}
+
+    def _sum(self, sums: dict[str, float], numbers: range) -> dict[str, float]:
+        for number in numbers:
             for tenant, units in self._service.get(number, {}).items():
                 sums[tenant] = sums.get(tenant, 0.0) + units
-        return {tenant: max(0.0, units) for tenant, units in sums.items()}
+        return sums
 
     def refused(self, seconds: float) -> dict[str, dict[str, int]]:
         """Refusals by tenant and limit in about the last ``seconds``."""
@@ -70,7 +85,7 @@ class History:
             length_s = SLICE_S if number < self.last else self._elapsed_s
             found = self._service.get(number, {})
             told = {name: found.get(name, 0.0) for name in named}
-            rest = sum(found.values()) - sum(told.values())
+            rest = self._total.get(number, 0.0) - sum(told.values())
             for name, units in (*told.items(), ("rest", rest)):
                 rows[name].append(max(0.0, units) / length_s)
         return rows

@@ -145,7 +145,9 @@ def summary(stand: Mapping[str, Standing]) -> str:
 def _names(names: list[str]) -> str:
     if len(names) > _NAMED:
         return f"{', '.join(names[:_NAMED])} and {len(names) - _NAMED} more"
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+    # In an order that stays as it is while what they want changes.
+    first = sorted(names)
+    return " and ".join(filter(None, (", ".join(first[:-1]), first[-1])))
 
 
 def _verb(names: list[str], one: str, many: str) -> str:

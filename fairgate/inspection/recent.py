@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 from fairgate.admission.look import PoolLook
 
@@ -12,6 +13,8 @@ SAMPLES = 900
 """At one a second, 15 minutes."""
 
 _AVERAGED_MS = 10_000.0
+_BUSY = 120
+"""Samples among which the busiest are looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,8 @@ class Recent:
     def busiest(self, most: int) -> list[str]:
         """Tenants with most requests in line lately, at most ``most``, those with none left out."""
         peaks: dict[str, int] = {}
-        for sample in self._samples:
+        first = max(0, len(self._samples) - _BUSY)
+        for sample in islice(self._samples, first, None):
             for tenant, (_, waiting) in sample.tenants.items():
                 if waiting > peaks.get(tenant, 0):
                     peaks[tenant] = waiting

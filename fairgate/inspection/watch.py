@@ -73,6 +73,8 @@ class Watch:
             began = loop.time()
             if self.runtime.config.admin.keys:
                 await self.look()
+            self._looked.set()
+            self._looked = asyncio.Event()
             await asyncio.sleep(max(0.1, INTERVAL_S - (loop.time() - began)))
 
     async def look(self) -> None:
@@ -87,8 +89,6 @@ class Watch:
             # Whatever is wrong with one look, the next one may be right.
             log.exception("could not look at the pools")
             self.stale = "internal error"
-        self._looked.set()
-        self._looked = asyncio.Event()
 
 
 async def _look(pool: Pool, view: PoolView) -> None:

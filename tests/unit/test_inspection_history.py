@@ -24,6 +24,7 @@ def test_it_asks_for_what_is_over_only_once() -> None:
         NOW * SLICE_S,
     ):
         first = history.wanted(NOW)
+        assert history.service(900) == {"a": history.wanted(NOW) - (NOW - SLICES + 1)}
     assert history.wanted(NOW) == NOW - 1
     assert history.service(900) == {"a": SLICES}
     # What is not over comes again, and replaces what was known.

@@ -77,7 +77,7 @@ def test_all_that_runs_is_divided_and_nobody_gets_more_than_it_wants(found) -> N
 
 def test_the_summary_says_it_in_a_sentence() -> None:
     stand = standings({"hog": demand(13, 60), "mild": demand(1), "heavy": demand(2)})
-    assert summary(stand) == "hog floods; mild and heavy are protected."
+    assert summary(stand) == "hog floods; heavy and mild are protected."
     assert summary(standings({"a": demand(1)})) == "Nobody waits; a is served."
     assert summary({}) == "Nobody wants anything."
     many = {f"t{n}": demand(1, 9) for n in range(6)}
