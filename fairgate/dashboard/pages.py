@@ -55,9 +55,7 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._environment.globals.update(
-            roles=ROLES, limits=LIMITS, assets=_fingerprint(), bar=bar, role_of=str
-        )
+        self._environment.globals.update(roles=ROLES, limits=LIMITS, assets=_fingerprint(), bar=bar)
         self._environment.filters.update(
             percent=percent, short=short, seconds=seconds, factor=factor
         )
