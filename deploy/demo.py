@@ -60,6 +60,7 @@ def _how_to_talk(url: str, engine: str) -> str:
     lines = ["", "tenants and their demo keys:"]
     lines += [f"  {t:8} weight {w}  fg-demo-{t}" for t, w in TENANTS.items()]
     model = "auto" if engine not in ("vllm", "sim") else "small"
+    lines += ["", f"dashboard: {url}/fairgate/ (admin key: fg-demo-admin)"]
     return "\n".join([*lines, "", "try:", CURL.format(url=url, model=model)])
 
 

@@ -17,6 +17,7 @@ from fairgate.commands.engines import engines_app
 from fairgate.commands.keys import keys_app
 from fairgate.commands.router import router_app
 from fairgate.commands.tenants import tenants_app
+from fairgate.commands.top import top
 from fairgate.commands.usage import usage_app
 from fairgate.config import Config, Preset
 from fairgate.errors import FairgateError
@@ -33,6 +34,7 @@ app.add_typer(tenants_app)
 app.add_typer(engines_app)
 app.add_typer(usage_app)
 app.command()(audit)
+app.command()(top)
 
 
 def _show_version(wanted: bool) -> None:

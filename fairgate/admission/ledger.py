@@ -13,6 +13,7 @@ import msgspec
 
 from fairgate.accounting import BYTES_PER_TOKEN, AppProfile
 from fairgate.admission.link import Argument, Link
+from fairgate.admission.look import PoolLook
 from fairgate.admission.model import (
     Arrears,
     Ask,
@@ -32,6 +33,7 @@ STATE_TTL_S = 6 * 3600.0
 
 _VIEW = 6
 _VIEWS = msgspec.json.Decoder(TenantView)
+_LOOKS = msgspec.msgpack.Decoder(PoolLook)
 _pack = msgspec.msgpack.Encoder().encode
 
 
@@ -65,8 +67,8 @@ class Denied(msgspec.Struct, frozen=True, gc=False):
 
 
 class Unknown:
-    """Reply of ``admit``: the store does not know this gateway or pool; renew first. Of ``view``:
-    it does not know the pool."""
+    """Reply of ``admit``: the store does not know this gateway or pool; renew first. Of ``view``
+    and ``inspect``: it does not know the pool."""
 
 
 class Down:
@@ -137,8 +139,8 @@ class Ledger:
         self._prefix = f"fg:{{{pool}}}:"
         self._settings_key = f"{self._prefix}settings"
         self._gateways_key = f"{self._prefix}gateways"
-        self._admit, self._settle, self._cancel, self._renew, self._view = map(
-            load_script, ("admit", "settle", "cancel", "renew", "view")
+        self._admit, self._settle, self._cancel, self._renew, self._view, self._inspect = map(
+            load_script, ("admit", "settle", "cancel", "renew", "view", "inspect")
         )
         self._adopt, self._charge = map(load_script, ("adopt", "charge"))
 
@@ -237,6 +239,18 @@ class Ledger:
         args = (self._now(), tenant, user, "" if weights is None else json.dumps(dict(weights)))
         reply = await self._link.call(self._view, keys, args)
         return Unknown() if reply[0] == b"unknown" else _VIEWS.decode(reply[1])
+
+    async def inspect(
+        self, tenants: Sequence[str] = (), *, since_slice: int = 0, most: int = 20
+    ) -> PoolLook | Unknown:
+        """What the pool looks like now, for its operator; changes nothing.
+
+        Tells of the first ``most`` tenants in line of each lane, and of ``tenants``; and of at most
+        ten slices of the history, from ``since_slice`` on.
+        """
+        args = (self._now(), since_slice, _pack(list(tenants)), most)
+        reply = await self._link.call(self._inspect, (self._settings_key,), args)
+        return Unknown() if reply == b"unknown" else _LOOKS.decode(reply)
 
     def _request_keys(self, request_id: str) -> tuple[str, str]:
         return (self._settings_key, f"{self._prefix}request:{request_id}")

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from importlib import resources
 
 _SHARED = (
-    "common", "accounts", "lanes", "profiles", "ledger", "capacity", "line", "headroom", "usage",
+    "common", "accounts", "lanes", "profiles", "history", "ledger", "capacity", "line", "headroom",
+    "usage",
     "grant",
 )  # fmt: skip
 
@@ -22,7 +23,8 @@ class Script:
 
 
 def load_script(name: str) -> Script:
-    """Read ``name`` (``admit``, ``settle``, ``cancel``, ``renew`` or ``view``) from the package."""
+    """Read one of the package's scripts: ``admit``, ``settle``, ``cancel``, ``renew``, ``view`` or
+    ``inspect``."""
     return compose_script(name, _read(name))
 
 

@@ -21,12 +21,16 @@ from fairgate.admin.app import AdminApi
 from fairgate.admin.calls import PREFIX as ADMIN
 from fairgate.codec import ROUTES
 from fairgate.configrules import AUTO_MODEL
+from fairgate.dashboard.app import PATH as DASHBOARD
+from fairgate.dashboard.app import Dashboard
 from fairgate.errors import MethodNotAllowed, NotFound, Refusal
 from fairgate.gateway import openapi
 from fairgate.gateway.feedback import PATH as FEEDBACK
 from fairgate.gateway.feedback import Feedback
 from fairgate.gateway.forward import Forwarder
 from fairgate.identity import by_key
+from fairgate.inspection.routes import Inspection
+from fairgate.inspection.watch import Watch
 from fairgate.me.app import PATH as ME
 from fairgate.me.app import Me
 from fairgate.middleware import FairGate
@@ -47,6 +51,7 @@ class Gateway:
         self.access = Access(runtime)
         self.admin = AdminApi(runtime, self.access)
         self._forwarder = Forwarder(runtime)
+        self.watch = Watch(runtime)
         self._others = Starlette(
             routes=[
                 *(Route(path, self._forwarder, methods=["POST"]) for path in ROUTES),
@@ -66,8 +71,12 @@ class Gateway:
         self.app = FairGate(self._dispatch, runtime)
 
     def for_operators(self) -> list[BaseRoute]:
-        """What only admin keys open."""
-        return [Mount(ADMIN, self.admin.app)]
+        """What only admin keys open: JSON of the pools, the admin API, the pages."""
+        return [
+            *Inspection(self.watch, self.access).routes(),
+            Mount(ADMIN, self.admin.app),
+            Mount(DASHBOARD, Dashboard(self.watch, self.access)),
+        ]
 
     @property
     def operators_app(self) -> ASGIApp:

@@ -98,6 +98,7 @@ local function reply(...)
 end
 
 local function throttled(limit, retry_ms)
+  fg.note_refusal(r.tenant, limit, now)
   return reply('throttled', limit, string.format('%.0f', math.ceil(retry_ms)))
 end
 

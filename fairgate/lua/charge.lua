@@ -34,7 +34,7 @@ count(fg.user_account(r))
 if has_app_limits then
   count(fg.app_account(r))
 end
-fg.charge(r, units)
+fg.charge(r, units, now)
 r.id, r.lane, r.interaction = 'arrears-' .. ARGV[2], '', ''
 fg.record_usage(r, units, tokens, 'arrears', '', now)
 fg.rebase(r)

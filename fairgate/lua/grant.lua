@@ -9,7 +9,7 @@ function fg.grant(r, engine, held_kv, now)
   r.state, r.engine, r.held_kv = 'granted', engine, held_kv
   fg.occupy(r, 1)
   fg.note_running(r, 1)
-  fg.charge(r, r.cost)
+  fg.charge(r, r.cost, now)
   fg.rebase(r)
   fg.settings.last_served, t.ls, fg.settings.dirty = fg.standing(t), fg.standing(u), true
   redis.call('ZADD', fg.key('held', r.gateway), now, r.id)
@@ -215,7 +215,7 @@ function fg.finish(r, cost, tokens, void, now, note)
     else -- swept: all but the charge was given back when its gateway was declared dead
       fg.correct(r, tokens, requests, now)
     end
-    fg.charge(r, cost * r.price - r.cost)
+    fg.charge(r, cost * r.price - r.cost, now)
     fg.record_end(r, cost * r.price, tokens, note or '', now)
     fg.reposition_everywhere(r)
   end

@@ -153,7 +153,8 @@ function fg.lift(r)
 end
 
 -- Adds `cost` service units (negative: gives back) to both counters.
-function fg.charge(r, cost)
+function fg.charge(r, cost, now)
+  fg.note_service(r.tenant, cost, now)
   local t, u = fg.load_counters(r)
   t.s = math.max(0, t.s + fg.tenant_units(r, cost))
   u.s = math.max(0, u.s + fg.user_units(r, cost))

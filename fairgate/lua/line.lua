@@ -7,17 +7,18 @@ fg.FIRST_CALL = 2 ^ 50 -- added to the arrival number of a first call; arrivals 
 
 -- A request's record, from its arrival until it is settled. `state` is waiting, granted or swept;
 -- `held_kv` are the KV tokens that it takes of its engine, `passed` the service units that others
--- passed it with.
+-- passed it with, `since` when it got in line.
 function fg.load_request(id)
   local state, tenant, user, app, lane, engine, gateway, cost, tokens, kv, held_kv, price,
     tenant_weight, user_weight, expected, continuation, interaction, avoid, line_tenant, line_user,
-    passed, has_app_limits = fg.read_record(fg.key('request', id))
+    passed, has_app_limits, since = fg.read_record(fg.key('request', id))
   return state and {
     id = id, state = state, tenant = tenant, user = user, app = app, lane = lane, engine = engine,
     gateway = gateway, cost = cost, tokens = tokens, kv = kv, held_kv = held_kv, price = price,
     tenant_weight = tenant_weight, user_weight = user_weight, expected = expected,
     continuation = continuation, interaction = interaction, avoid = avoid, passed = passed,
     line_tenant = line_tenant, line_user = line_user, has_app_limits = has_app_limits,
+    since = since,
   }
 end
 
@@ -25,7 +26,7 @@ function fg.save_request(r, ttl_ms)
   fg.write_record(fg.key('request', r.id), ttl_ms,
     r.state, r.tenant, r.user, r.app, r.lane, r.engine, r.gateway, r.cost, r.tokens, r.kv, r.held_kv,
     r.price, r.tenant_weight, r.user_weight, r.expected, r.continuation, r.interaction, r.avoid,
-    r.line_tenant, r.line_user, r.passed, r.has_app_limits)
+    r.line_tenant, r.line_user, r.passed, r.has_app_limits, r.since)
 end
 
 function fg.tenants_key(lane)
@@ -118,7 +119,7 @@ end
 function fg.enqueue(r, now)
   local arrival = fg.place_of(r, redis.call('INCR', fg.PREFIX .. 'arrivals'))
   local t, u, lane = fg.tenant_account(r), fg.user_account(r), fg.lane_record(r.lane)
-  r.state = 'waiting'
+  r.state, r.since = 'waiting', now
   fg.save_request(r)
   redis.call('ZADD', fg.requests_key(r), arrival, r.id)
   redis.call('SADD', fg.key('waiting', r.gateway), r.id)

@@ -33,6 +33,7 @@ from fairgate.routing.routed import Outcome, Routed
 from fairgate.routing.satisfaction import Satisfaction
 from fairgate.routing.sticky import Places
 from fairgate.routing.store import Judged, News, RoutingStore
+from fairgate.routing.tallies import Tallies
 
 _NOTE_S = 0.2
 _BY_PRICE = PriceOrder()
@@ -110,6 +111,7 @@ class LiveRouting:
         self._recorder = Recorder(None)
         self._drift: DriftWatch | None = None
         self._costs = LaneCosts(lanes, "price")
+        self.tallies = Tallies()
 
     # Life
 
@@ -177,6 +179,7 @@ class LiveRouting:
             log.exception("the router failed; routing by price", pool=self._pool)
             decision = _BY_PRICE.route(request, lanes)
         self._metrics.decided(self._pool, decision, time.perf_counter() - began)
+        self.tallies.decided(decision)
         routed = Routed(request, decision, self._ended if settings else None, trial is not None)
         if self._arms.shadow is not None:
             asyncio.get_running_loop().call_soon(self._compare, self._arms.shadow, routed, lanes)
@@ -261,6 +264,7 @@ class LiveRouting:
         self._debts.take_in({tenant: judged.debt})
         self._learn(note, score)
         self._metrics.judged(self._pool, note.router, note.lane, score)
+        self.tallies.judged(note.router, note.lane, note.predicted, score)
         self._metrics.owed(self._pool, tenant, judged.debt.debt)
         if note.recorded:
             self._recorder.scored(tenant, request_id, score)

@@ -1,0 +1,1 @@
+"""What ``fairgate top`` shows, drawn with nothing but ANSI codes."""
