@@ -249,8 +249,9 @@ class Exchange:
 
     async def _refuse(self, refusal: Refusal) -> None:
         self.outcome = "throttled" if refusal.status == HTTPStatus.TOO_MANY_REQUESTS else "refused"
-        if isinstance(refusal, Throttled) and self.principal is not None:
-            self.runtime.metrics.throttled(self.principal.tenant, refusal.limit)
+        if self.outcome == "throttled" and self.principal is not None:
+            cause = refusal.limit if isinstance(refusal, Throttled) else refusal.code
+            self.runtime.metrics.throttled(self.principal.tenant, cause or "other")
         if self.status:
             await self._break_off(refusal)
             return
@@ -338,16 +339,11 @@ class Exchange:
         now = time.perf_counter()
         principal = self.principal
         tenant = principal.tenant if principal else NOBODY
-        metrics = self.runtime.metrics
         first_byte_s = self.first_byte_at - self.began if self.first_byte_at else None
         queue_s = self.ticket.queue_s if self.ticket else 0.0
         served = self._charged()
         output = served.tokens - served.prompt_tokens
-        metrics.request(tenant, self.lane, self.outcome, queue_s=queue_s, first_byte_s=first_byte_s)
-        if not self.leased:
-            metrics.passed_by(tenant)
-        if not served.void:
-            metrics.served(tenant, served.prompt_tokens, output, served.cost)
+        self._count(tenant, served, queue_s, first_byte_s)
         if self.runtime.config.server.access_log is False:
             return
         self.runtime.log_request(
@@ -373,6 +369,40 @@ class Exchange:
                 "service": round(served.cost, 1),
             }
         )
+
+    def _count(
+        self, tenant: str, served: Served, queue_s: float, first_byte_s: float | None
+    ) -> None:
+        metrics, ticket, principal = self.runtime.metrics, self.ticket, self.principal
+        pool, grant_s = NOBODY, None
+        if ticket is not None:
+            pool = ticket.pool.name
+            if self.granted_at is not None and self.leased and not queue_s:
+                grant_s = self.granted_at - ticket.asked_at
+        metrics.ended(
+            tenant,
+            principal.weight if principal is not None else None,
+            pool,
+            self.lane,
+            self.outcome,
+            queue_s=queue_s,
+            grant_s=grant_s,
+            first_byte_s=first_byte_s,
+            served=served,
+        )
+        if ticket is None:
+            return
+        if not self.leased:
+            metrics.passed_by(tenant)
+        elif self.granted_at is None:
+            metrics.unserved(tenant, pool, self.lane, ticket.expected_service)
+        interaction = ticket.principal.interaction or ""
+        if interaction or served.continues_as:
+            lost = self.status >= HTTPStatus.TOO_MANY_REQUESTS or self.outcome == "error"
+            if lost:
+                metrics.call_lost(tenant, interaction)
+            elif not served.void:
+                metrics.call_served(tenant, interaction, served)
 
 
 def _length(declared: bytes | None) -> int | None:

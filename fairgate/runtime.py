@@ -74,6 +74,7 @@ class Runtime:
             url = await store_url(config, stack)
             link = Link(url, timeout_s=config.store.timeout_s)
             stack.push_async_callback(link.close)
+            runtime.metrics.link = link.statistics
             client = HttpClient(connect_s=config.timeouts.connect_s)
             runtime.http = await stack.enter_async_context(client)
             runtime.judging = Judging(runtime.http.session)

@@ -45,8 +45,10 @@ class Ticket:
         """How several answers are written, where the client does not get the first best."""
         self.grant: Grant | None = None
         """Held from admission until the answer is complete."""
+        self.asked_at = 0.0
+        """When capacity was first asked for, by ``time.perf_counter()``."""
         self.granted_at: float | None = None
-        """When, by ``time.perf_counter()``."""
+        """When it was last granted, by the same clock."""
         self.answered_by: Grant | None = None
         """Whose answer the client gets, where that is not held any more."""
         self.charged: list[Served] = []
@@ -69,6 +71,11 @@ class Ticket:
         return self.meter.call
 
     @property
+    def expected_service(self) -> float:
+        """Service units that it was expected to use, at price 1."""
+        return self._ask.cost
+
+    @property
     def routed(self) -> Routed | None:
         """How its lane was chosen; ``None`` on routes without tokens."""
         return self.meter.routed
@@ -88,6 +95,8 @@ class Ticket:
     async def acquire(self) -> Grant:
         """Wait for capacity; see :meth:`fairgate.pool.Pool.acquire`."""
         began = time.perf_counter()
+        if not self._moves:
+            self.asked_at = began
         try:
             self.grant = await self.pool.acquire(self._ask)
         except BaseException:

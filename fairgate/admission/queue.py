@@ -47,6 +47,20 @@ log = structlog.get_logger("fairgate.admission")
 
 
 @dataclass(frozen=True, slots=True)
+class TenantLine:
+    """What one tenant's requests in line ask for."""
+
+    weight: float
+    requests: int = 0
+    service: float = 0.0
+    """Expected service units, at the price of the lane preferred."""
+
+    def __add__(self, ask: Ask) -> TenantLine:
+        service = self.service + ask.cost * ask.lanes[0][1]
+        return TenantLine(ask.tenant_weight, self.requests + 1, service)
+
+
+@dataclass(frozen=True, slots=True)
 class AdmissionStatistics:
     """What this gateway process holds now."""
 
@@ -56,6 +70,10 @@ class AdmissionStatistics:
     """Settlements that the store has not taken yet."""
     store_up: bool
     """It answered when it was last asked."""
+    outages: int
+    """Times that the store went away."""
+    outage_s: float
+    """Time without it, the present outage's too."""
 
 
 class _Waiter:
@@ -119,7 +137,18 @@ class Admission:
             running=len(self._running.difference(self._owed)),
             owed=len(self._owed),
             store_up=not self._outage.lasts,
+            outages=self._outage.count,
+            outage_s=self._outage.total_s,
         )
+
+    def waiting(self) -> dict[str, TenantLine]:
+        """Requests of this process in line, by tenant."""
+        lines: dict[str, TenantLine] = {}
+        for waiter in self._waiting.values():
+            if waiter.in_line:
+                ask = waiter.ask
+                lines[ask.tenant] = lines.get(ask.tenant, TenantLine(ask.tenant_weight)) + ask
+        return lines
 
     # Life
 
