@@ -13,6 +13,7 @@ from msgspec import UNSET, Meta, UnsetType, field
 from fairgate.configbase import Base, Count, Name, NonNegative, Positive, Sha256, Share
 from fairgate.configrouting import OpenShare, Routing
 from fairgate.configsampling import BestOf, Cascade
+from fairgate.configtracing import Tracing
 
 
 class Limits(Base, frozen=True):
@@ -325,5 +326,7 @@ class Config(Base, frozen=True):
     """Tenant of requests without a known key; ``None``: they are answered 401."""
     routes: tuple[Route, ...] = ()
     """Further routes that a mounted FairGate meters, or leaves out."""
+    tracing: Tracing | None = None
+    """``None``: no traces; a client's ``traceparent`` goes on to the engine."""
     max_choices: Count = 128
     """Largest ``n`` (and ``best_of``) that a request may ask for."""

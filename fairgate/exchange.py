@@ -26,10 +26,9 @@ from fairgate.refusing import Refuser
 from fairgate.routing.routed import Routed, named, route_request
 from fairgate.runtime import Runtime
 from fairgate.sampling import Plan, read_wishes
+from fairgate.tally import NOBODY, tally
 from fairgate.ticket import SCOPE_KEY, Ticket
 from fairgate.usage import UsageScanner
-
-NOBODY = "-"
 
 _NO_ANSWER = UsageScanner()
 _FILES = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
@@ -82,6 +81,8 @@ class Exchange:
         self.lane = self.engine = NOBODY
         self.leased = True
         self.served = Served()
+        begin_trace = runtime.begin_trace
+        self.trace = begin_trace(scope, self.request_id) if begin_trace is not None else None
 
     async def run(self) -> None:
         """Serve it; whatever happens, its grant is given back and it is logged."""
@@ -104,6 +105,8 @@ class Exchange:
     async def _serve(self) -> None:
         ticket = await self._admit()
         scope = {**self.scope, SCOPE_KEY: ticket}
+        if self.trace is not None:
+            scope["headers"] = self.trace.handed_on(ticket, scope["headers"])
         await self.terms.app(scope, self.inbox.receive, self._send)
         if not self.ended:
             self._broken()
@@ -343,7 +346,15 @@ class Exchange:
         queue_s = self.ticket.queue_s if self.ticket else 0.0
         served = self._charged()
         output = served.tokens - served.prompt_tokens
-        self._count(tenant, served, queue_s, first_byte_s)
+        tally(
+            self.runtime.metrics, principal, self.ticket, self.outcome, self.status, self.lane,
+            served, first_byte_s=first_byte_s, leased=self.leased,
+        )  # fmt: skip
+        if self.trace is not None:
+            self.trace.ended(
+                principal, self.ticket, self.outcome, self.status, self.lane, self.engine, served,
+                first_byte_s=first_byte_s,
+            )  # fmt: skip
         if self.runtime.config.server.access_log is False:
             return
         self.runtime.log_request(
@@ -367,42 +378,9 @@ class Exchange:
                 "prompt_tokens": served.prompt_tokens,
                 "output_tokens": output,
                 "service": round(served.cost, 1),
+                **({"trace_id": self.trace.trace_id} if self.trace is not None else {}),
             }
         )
-
-    def _count(
-        self, tenant: str, served: Served, queue_s: float, first_byte_s: float | None
-    ) -> None:
-        metrics, ticket, principal = self.runtime.metrics, self.ticket, self.principal
-        pool, grant_s = NOBODY, None
-        if ticket is not None:
-            pool = ticket.pool.name
-            if self.granted_at is not None and self.leased and not queue_s:
-                grant_s = self.granted_at - ticket.asked_at
-        metrics.ended(
-            tenant,
-            principal.weight if principal is not None else None,
-            pool,
-            self.lane,
-            self.outcome,
-            queue_s=queue_s,
-            grant_s=grant_s,
-            first_byte_s=first_byte_s,
-            served=served,
-        )
-        if ticket is None:
-            return
-        if not self.leased:
-            metrics.passed_by(tenant)
-        elif self.granted_at is None:
-            metrics.unserved(tenant, pool, self.lane, ticket.expected_service)
-        interaction = ticket.principal.interaction or ""
-        if interaction or served.continues_as:
-            lost = self.status >= HTTPStatus.TOO_MANY_REQUESTS or self.outcome == "error"
-            if lost:
-                metrics.call_lost(tenant, interaction)
-            elif not served.void:
-                metrics.call_served(tenant, interaction, served)
 
 
 def _length(declared: bytes | None) -> int | None:

@@ -45,10 +45,10 @@ class Ticket:
         """How several answers are written, where the client does not get the first best."""
         self.grant: Grant | None = None
         """Held from admission until the answer is complete."""
-        self.asked_at = 0.0
-        """When capacity was first asked for, by ``time.perf_counter()``."""
         self.granted_at: float | None = None
-        """When it was last granted, by the same clock."""
+        """When it was last granted, by ``time.perf_counter()``."""
+        self.grant_s: float | None = None
+        """Seconds that asking took where capacity was free."""
         self.answered_by: Grant | None = None
         """Whose answer the client gets, where that is not held any more."""
         self.charged: list[Served] = []
@@ -95,8 +95,6 @@ class Ticket:
     async def acquire(self) -> Grant:
         """Wait for capacity; see :meth:`fairgate.pool.Pool.acquire`."""
         began = time.perf_counter()
-        if not self._moves:
-            self.asked_at = began
         try:
             self.grant = await self.pool.acquire(self._ask)
         except BaseException:
@@ -104,6 +102,8 @@ class Ticket:
             raise
         self.queue_s += self.grant.queue_s
         self.granted_at = time.perf_counter()
+        if not (self.queue_s or self._moves):
+            self.grant_s = self.granted_at - began
         return self.grant
 
     def _use(self, draft: Draft) -> None:
