@@ -208,7 +208,7 @@ def panels() -> list[dict[str, Any]]:
 def variable(name: str, query: str) -> dict[str, Any]:
     return {
         "name": name, "label": name, "type": "query", "datasource": SOURCE, "refresh": 2,
-        "query": {"query": query, "refId": name}, "definition": query,
+        "query": {"query": query, "refId": name},
         "includeAll": True, "allValue": ".*", "multi": True, "sort": 1,
         "current": {"text": "All", "value": "$__all"},
     }  # fmt: skip
