@@ -71,7 +71,7 @@ check: $(VENV)/.dev
 # Some pages are made from the code; a test says when they are not current.
 docs: $(VENV)/.dev
 	@$(PYTHON) -m fairgate.reference docs
-	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 	@echo "the site is in build/site/index.html"
 
 # FAIRNESS holds further options, such as '--seeds 5 --calls 10000'.
