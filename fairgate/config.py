@@ -14,6 +14,7 @@ from fairgate.configadmin import Admin, UsageRecords
 from fairgate.configbase import Base, Count, Headroom, Name, NonNegative, Positive, Sha256, Share
 from fairgate.configrouting import OpenShare, Routing
 from fairgate.configsampling import BestOf, Cascade
+from fairgate.configtracing import Tracing
 
 
 class Limits(Base, frozen=True):
@@ -373,6 +374,8 @@ class Config(Base, frozen=True):
     """Tenant of requests without a known key; ``None``: they are answered 401."""
     routes: tuple[Route, ...] = ()
     """Further routes that a mounted FairGate meters, or leaves out."""
+    tracing: Tracing | None = None
+    """``None``: no traces; a client's ``traceparent`` goes on to the engine."""
     max_choices: Count = 128
     """Largest ``n`` (and ``best_of``) that a request may ask for."""
     admin: Admin = Admin()

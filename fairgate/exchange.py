@@ -23,8 +23,9 @@ from fairgate.refusing import Refuser
 from fairgate.routing.routed import Routed, named, route_request
 from fairgate.runtime import Runtime
 from fairgate.sampling import Plan, read_wishes
+from fairgate.tally import NOBODY
 from fairgate.ticket import SCOPE_KEY, Ticket
-from fairgate.watch import NOBODY, Watch
+from fairgate.watch import Watch
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,8 @@ class Exchange:
     async def _serve(self) -> None:
         ticket = await self._admit()
         scope = {**self.scope, SCOPE_KEY: ticket}
+        if self.watch.trace is not None:
+            scope["headers"] = self.watch.trace.handed_on(ticket, scope["headers"])
         await self.terms.app(scope, self.inbox.receive, self.watch.send)
         if not self.watch.ended:
             self._broken()
@@ -176,8 +179,9 @@ class Exchange:
     async def _refuse(self, refusal: Refusal) -> None:
         watch = self.watch
         watch.outcome = "throttled" if refusal.status == HTTPStatus.TOO_MANY_REQUESTS else "refused"
-        if isinstance(refusal, Throttled) and watch.principal is not None:
-            self.runtime.metrics.throttled(watch.principal.tenant, refusal.limit)
+        if watch.outcome == "throttled" and watch.principal is not None:
+            cause = refusal.limit if isinstance(refusal, Throttled) else refusal.code
+            self.runtime.metrics.throttled(watch.principal.tenant, cause or "other")
         if watch.status:
             await self._break_off(refusal)
             return

@@ -38,6 +38,7 @@ from fairgate.routing.knob import asked_quality
 from fairgate.routing.metrics import RoutingMetrics
 from fairgate.routing.routed import Routed
 from fairgate.telemetry import LogRequest, log_structured
+from fairgate.tracing.setup import Begin, Tracer
 
 EMBEDDED = "embedded"
 
@@ -54,6 +55,8 @@ class Runtime:
         self.failed_keys = FailedKeys(config.server.failed_keys_per_minute, self.addresses)
         self.metrics = Metrics()
         self.log_request: LogRequest = log_structured
+        self.begin_trace: Begin | None = None
+        """``None``: requests are not traced."""
         self.routing_metrics = RoutingMetrics(self.metrics.registry)
         self.gateway = gateway or f"gw-{secrets.token_hex(4)}"
         self.draining = False
@@ -80,13 +83,17 @@ class Runtime:
 
         Spawned engines are not waited for: a lane opens when its first engine answers.
         ``app_engine`` makes the engines of ``type: app``; without it their capacity is what
-        ``config`` says. Raises ``StoreError`` when the store is away and
-        ``on_failure`` is ``closed``, and for one that can never serve; ``ArtifactError`` for a
-        router's artefact that cannot be read. Cancelled: all that was
+        ``config`` says. Raises ``StoreError`` when the store is away and ``on_failure`` is
+        ``closed``, and for one that can never serve; ``ArtifactError`` for a router's artefact that
+        cannot be read; ``ConfigError`` for tracing without OpenTelemetry. Cancelled: all that was
         started is ended before the cancellation goes on.
         """
         runtime = cls(config)
         async with AsyncExitStack() as stack:
+            if config.tracing is not None:
+                tracer = Tracer(config.tracing, runtime.gateway)
+                stack.push_async_callback(tracer.stop)
+                runtime.begin_trace = tracer.begin
             url = await store_url(config, stack)
             tag = f"admin:{config.admin.site}"
             runtime.link = Link(locator_of(url, tag), timeout_s=config.store.timeout_s)

@@ -48,7 +48,9 @@ class Ticket:
         self.grant: Grant | None = None
         """Held from admission until the answer is complete."""
         self.granted_at: float | None = None
-        """When, by ``time.perf_counter()``."""
+        """When it was last granted, by ``time.perf_counter()``."""
+        self.grant_s: float | None = None
+        """Seconds that asking took where capacity was free."""
         self.answered_by: Grant | None = None
         """Whose answer the client gets, where that is not held any more."""
         self.charged: list[Served] = []
@@ -69,6 +71,11 @@ class Ticket:
         if self.meter.call is None:
             raise TypeError("this request is metered by its cost; it is no LLM call")
         return self.meter.call
+
+    @property
+    def expected_service(self) -> float:
+        """Service units that it was expected to use, at price 1."""
+        return self._ask.cost
 
     @property
     def routed(self) -> Routed | None:
@@ -117,6 +124,8 @@ class Ticket:
             raise
         self.queue_s += self.grant.queue_s
         self.granted_at = time.perf_counter()
+        if not (self.queue_s or self._moves):
+            self.grant_s = self.granted_at - began
         return self.grant
 
     def _use(self, draft: Draft) -> None:

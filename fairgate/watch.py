@@ -16,10 +16,9 @@ from fairgate.identity import Principal, interaction_id
 from fairgate.inbox import Inbox
 from fairgate.metering import Measured, Observed
 from fairgate.runtime import Runtime
+from fairgate.tally import NOBODY, tally
 from fairgate.ticket import Ticket
 from fairgate.usage import UsageScanner
-
-NOBODY = "-"
 
 _NO_ANSWER = UsageScanner()
 _FILES = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
@@ -55,6 +54,8 @@ class Watch:
         """The app's answer is complete."""
         self.outcome = "completed"
         self.lane = self.engine = NOBODY
+        begin_trace = runtime.begin_trace
+        self.trace = begin_trace(scope, request_id) if begin_trace is not None else None
 
     async def send(self, message: Message) -> None:
         """What the app sends, on its way to the client."""
@@ -205,17 +206,20 @@ class Watch:
         now = time.perf_counter()
         principal, ticket = self.principal, self.ticket
         tenant = principal.tenant if principal else NOBODY
-        metrics = self._runtime.metrics
         first_byte_s = self._first_byte_at - self._began if self._first_byte_at else None
         queue_s = ticket.queue_s if ticket else 0.0
         granted_at = ticket.granted_at if ticket else None
         served = self._charged()
         output = served.tokens - served.prompt_tokens
-        metrics.request(tenant, self.lane, self.outcome, queue_s=queue_s, first_byte_s=first_byte_s)
-        if self._degraded:
-            metrics.passed_by(tenant)
-        if not served.void:
-            metrics.served(tenant, served.prompt_tokens, output, served.cost)
+        tally(
+            self._runtime.metrics, principal, ticket, self.outcome, self.status, self.lane, served,
+            first_byte_s=first_byte_s, leased=not self._degraded,
+        )  # fmt: skip
+        if self.trace is not None:
+            self.trace.ended(
+                principal, ticket, self.outcome, self.status, self.lane, self.engine, served,
+                first_byte_s=first_byte_s,
+            )  # fmt: skip
         if self._runtime.config.server.access_log is False:
             return
         self._runtime.log_request(
@@ -239,5 +243,6 @@ class Watch:
                 "prompt_tokens": served.prompt_tokens,
                 "output_tokens": output,
                 "service": round(served.cost, 1),
+                **({"trace_id": self.trace.trace_id} if self.trace is not None else {}),
             }
         )

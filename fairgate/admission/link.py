@@ -9,6 +9,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from hiredis import ReplyError
@@ -17,16 +18,29 @@ from redis.exceptions import RedisError
 from fairgate.admission.locating import Locator, locator_of
 from fairgate.admission.scripts import Script
 from fairgate.admission.wire import Command, Wire, is_elsewhere, is_no_script
+from fairgate.distribution import Distribution
 from fairgate.errors import StoreError
 
 Argument = str | bytes | int | float
 
 _SECOND_LOOK = 0.2  # of the timeout
 _TURNS = 3  # of a call that is sent from one server to the next
+_ROUND_TRIP_BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class LinkStatistics:
+    """What a link did so far."""
+
+    connections: int
+    calls: int
+    """Sent."""
+    round_trip: Distribution
+    """Seconds from sending a batch to its first reply."""
 
 
 class _Call:
-    __slots__ = ("args", "future", "keys", "script", "sent_at", "turns")
+    __slots__ = ("args", "first", "future", "keys", "script", "sent_at", "turns")
 
     def __init__(
         self,
@@ -41,6 +55,8 @@ class _Call:
         self.future = future
         self.sent_at = 0.0
         self.turns = 0
+        self.first = False
+        """Of its batch."""
 
     def command(self, *, whole: bool) -> Command:
         if whole:
@@ -74,6 +90,13 @@ class Link:
         self._watchdog: asyncio.TimerHandle | None = None
         self._suspect: _Call | None = None
         self._not_before = 0.0
+        self._connections = 0
+        self._calls = 0
+        self._round_trip = Distribution(_ROUND_TRIP_BUCKETS)
+
+    def statistics(self) -> LinkStatistics:
+        """What it did so far; the distribution goes on counting."""
+        return LinkStatistics(self._connections, self._calls, self._round_trip)
 
     def call(
         self, script: Script, keys: Sequence[str], args: Sequence[Argument]
@@ -117,6 +140,8 @@ class Link:
         now = self._loop.time()
         for call in batch:
             call.sent_at = now
+        batch[0].first = True
+        self._calls += len(batch)
         self._sent.extend(batch)
         if self._watchdog is None:
             wait_s = self._timeout_s * (1 - _SECOND_LOOK)
@@ -158,11 +183,14 @@ class Link:
             raise
         else:
             self._wire = wire
+            self._connections += 1
             self._introduced.clear()
             self._flush()
 
     def _answer(self, reply: Any) -> None:
         call = self._sent.popleft()
+        if call.first and self._loop is not None:
+            self._round_trip.observe(self._loop.time() - call.sent_at)
         if isinstance(reply, ReplyError):
             self._answer_error(call, reply)
         elif not call.future.done():

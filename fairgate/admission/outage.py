@@ -18,6 +18,9 @@ class Outage:
     def __init__(self) -> None:
         self._since: float | None = None
         self._over = asyncio.Event()
+        self._ended_s = 0.0
+        self.count = 0
+        """Of outages so far, the present one too."""
 
     @property
     def lasts(self) -> bool:
@@ -40,12 +43,18 @@ class Outage:
                 pass
         return not self.lasts
 
+    @property
+    def total_s(self) -> float:
+        """Seconds of all outages so far."""
+        return self._ended_s + self.seconds
+
     def begin(self, error: StoreError) -> bool:
         """A call failed; True for the first one of an outage."""
         if self._since is not None:
             return False
         self._since = time.monotonic()
         self._over.clear()
+        self.count += 1
         log.warning("the store is away", error=str(error))
         return True
 
@@ -53,5 +62,6 @@ class Outage:
         """A call came through; ``owed`` settlements follow."""
         if self._since is not None:
             log.info("the store is back", away_s=round(self.seconds, 3), owed=owed)
+            self._ended_s += self.seconds
             self._since = None
             self._over.set()

@@ -33,6 +33,20 @@ class Elsewhere(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class TenantLine:
+    """What one tenant's requests in line ask for."""
+
+    weight: float
+    requests: int = 0
+    service: float = 0.0
+    """Expected service units, at the price of the lane preferred."""
+
+    def __add__(self, ask: Ask) -> TenantLine:
+        service = self.service + ask.cost * ask.lanes[0][1]
+        return TenantLine(ask.tenant_weight, self.requests + 1, service)
+
+
+@dataclass(frozen=True, slots=True)
 class AdmissionStatistics:
     """What this gateway process holds now."""
 
@@ -42,6 +56,10 @@ class AdmissionStatistics:
     """Settlements that the store has not taken yet."""
     store_up: bool
     """It answered when it was last asked."""
+    outages: int
+    """Times that the store went away."""
+    outage_s: float
+    """Time without it, the present outage's too."""
 
 
 class Waiter:

@@ -25,7 +25,14 @@ from fairgate.admission.ledger import (
 )
 from fairgate.admission.model import Arrears, Ask, EngineReport, Grant, PoolStatistics, Served
 from fairgate.admission.outage import Outage
-from fairgate.admission.places import AdmissionStatistics, Elsewhere, Held, Waiter, refusal_of
+from fairgate.admission.places import (
+    AdmissionStatistics,
+    Elsewhere,
+    Held,
+    TenantLine,
+    Waiter,
+    refusal_of,
+)
 from fairgate.config import Queue
 from fairgate.errors import (
     NoEngine,
@@ -106,12 +113,23 @@ class Admission:
             running=len(self._running.keys() - self._owed.keys()),
             owed=len(self._owed) + len(self._arrears),
             store_up=not self._outage.lasts,
+            outages=self._outage.count,
+            outage_s=self._outage.total_s,
         )
 
     @property
     def away(self) -> bool:
         """The store did not answer when it was last asked."""
         return self._outage.lasts
+
+    def waiting(self) -> dict[str, TenantLine]:
+        """Requests of this process in line, by tenant."""
+        lines: dict[str, TenantLine] = {}
+        for waiter in self._waiting.values():
+            if waiter.in_line:
+                ask = waiter.ask
+                lines[ask.tenant] = lines.get(ask.tenant, TenantLine(ask.tenant_weight)) + ask
+        return lines
 
     # Life
 

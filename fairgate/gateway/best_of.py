@@ -84,10 +84,15 @@ class BestOf:
         chosen = await self._chosen(scope, ticket, plan)
         cascade = plan.cascade
         lane = ticket.grant.lane if ticket.grant else ""
-        if cascade is not None and lane == cascade.first and _is_below(chosen, cascade):
+        if cascade is None or lane != cascade.first:
+            return _reply(chosen, plan, ticket)
+        better, outcome = None, "kept"
+        if _is_below(chosen, cascade):
             better = await self._better(scope, ticket, plan, chosen, cascade)
-            if better is not None:
-                return _reply(better, plan, ticket, escalated_from=lane)
+            outcome = "escalated" if better is not None else "not_escalated"
+        self._runtime.metrics.cascaded(ticket.pool.name, lane, outcome)
+        if better is not None:
+            return _reply(better, plan, ticket, escalated_from=lane)
         return _reply(chosen, plan, ticket)
 
     async def _chosen(self, scope: Scope, ticket: Ticket, plan: Plan) -> Chosen:
@@ -106,9 +111,10 @@ class BestOf:
     async def _judged(self, chosen: Chosen, choices: Choices, ticket: Ticket, plan: Plan) -> Chosen:
         scorers, answers = self._scorers[ticket.pool.name], choices.answers
         index, score = 0, None
+        lane = ticket.grant.lane if ticket.grant else ""
         if scorers.best_of is not None and len(answers) > 1:
             index, score = await _best(scorers.best_of, plan.prompt, answers)
-        lane = ticket.grant.lane if ticket.grant else ""
+            self._runtime.metrics.sampled(ticket.pool.name, lane, len(answers))
         if scorers.cascade is not None and plan.cascade is not None and lane == plan.cascade.first:
             scores = await _scores(scorers.cascade, plan.prompt, answers)
             score = scores[index] if scores else None

@@ -471,6 +471,8 @@ async def test_an_unsure_answer_is_asked_for_again_and_both_are_charged(fakes, h
     line = await eventually(lambda: fakes.gate.logs("request")[-1:])
     told = {name: line[0][name] for name in ("lane", "prompt_tokens", "output_tokens", "service")}
     assert told == {"lane": "large", "prompt_tokens": 20, "output_tokens": 18, "service": 56.0}
+    counted = await metrics(http, fakes.gate.url)
+    assert counted["fairgate_cascade_answers_total{lane=small,outcome=escalated,pool=cascade}"] >= 1
 
 
 async def test_a_lane_that_is_named_is_not_left(fakes, http, start):
@@ -488,6 +490,9 @@ async def test_the_best_of_several_is_judged(fakes, http, start):
     assert got["choices"][0]["message"]["content"] == "two"
     assert headers["x-fairgate-score"] == "-0.5000"
     assert not started["large"].bodies
+    counted = await metrics(http, url)
+    assert counted["fairgate_best_of_samples_total{lane=small,pool=cascade}"] >= 3
+    assert counted["fairgate_cascade_answers_total{lane=small,outcome=kept,pool=cascade}"] >= 1
 
 
 @pytest.mark.parametrize(

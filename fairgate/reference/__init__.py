@@ -1,0 +1,4 @@
+"""Pages of the documentation that are made from the code: ``python -m fairgate.reference docs``.
+
+Never imported while serving.
+"""

@@ -1,0 +1,1 @@
+"""What grows with engines and tenants even while nobody sends anything: heartbeats, accounts."""
