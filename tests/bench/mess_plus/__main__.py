@@ -62,6 +62,11 @@ def _tenants(stream: Stream, settings: Settings, seeds: Sequence[int]) -> None:
     together = [run(stream.shuffled(s), levels, seed=s, settings=settings) for s in seeds]
     for tenant, agreed in levels.items():
         _row(f"together: {tenant} {agreed}", [r[tenant] for r in together], after=500)
+    strict = [float(np.mean(r["strict"].dearest)) - levels["strict"] for r in together]
+    print(
+        f"the dearest lane alone gives 'strict' {np.mean(strict):.3f} "
+        f"[{min(strict):.3f},{max(strict):.3f}]"
+    )
 
 
 def _row(name: str, results: Sequence[Result], after: int = 1500) -> None:
