@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fairgate.errors import RecordsError
 from fairgate.routing import isotonic
 from fairgate.routing.artifact import (
+    COLD_FORMAT,
     FORMAT,
     QUALITY_STEPS,
     Artifact,
@@ -19,6 +20,7 @@ from fairgate.routing.artifact import (
     head_count,
 )
 from fairgate.routing.encoders.base import WORDS, Encoded, Encoder
+from fairgate.routing.families import Families
 from fairgate.routing.heads import Heads, raw_scores
 from fairgate.routing.learned import good_enough
 from fairgate.routing.learning import labels
@@ -52,8 +54,12 @@ def train(
     encoder: Encoder,
     method: labels.Method = "gap",
     encoded: Sequence[Encoded] | None = None,
+    *,
+    cold: bool = False,
 ) -> Trained:
     """Fit a router; ``encoded`` saves encoding the prompts again.
+
+    ``cold``: from few labels, by the families of tasks that the records name; needs torch.
 
     Probabilities and thresholds come from cross-fitting over parts told by the prompts' hashes, so
     that equal prompts never stand on both sides. Raises ``RecordsError`` for too few records.
@@ -63,19 +69,48 @@ def train(
     prompts = encoded or encode_all(encoder, records.prompts)
     targets = targets_of(records, method)
     heads = fit_heads(prompts, targets, encoder.buckets)
-    unseen = cross_fitted(prompts, targets, folds(records, FOLDS), encoder.buckets)
+    part = folds(records, FOLDS)
+    families = None
+    if cold:
+        families, unseen = _cold(prompts, records, targets, part)
+    else:
+        unseen = cross_fitted(prompts, targets, part, encoder.buckets)
     models = len(records.models)
     calibration = (isotonic.fit(unseen[:, k], records.quality[:, k]) for k in range(models))
     steps = np.linspace(0, 1, QUALITY_STEPS)
     thresholds = np.quantile(good_enough(unseen, models), steps, axis=0).T
     artifact = Artifact(
-        Description(FORMAT, encoder.name, method, records.models, len(records)),
+        Description(
+            COLD_FORMAT if cold else FORMAT, encoder.name, method, records.models, len(records)
+        ),
         heads,
         tuple(calibration),
         thresholds.astype(np.float32),
         _support(heads, prompts),
+        families,
     )
     return Trained(artifact, unseen)
+
+
+def _cold(
+    prompts: Sequence[Encoded], records: Records, targets: Matrix, part: NDArray[np.int64]
+) -> tuple[Families, Matrix]:
+    """Families from all of ``records``, and each one's scores from families of the other parts."""
+    from fairgate.routing.learning.cold import MOST, fit_families
+
+    if len(records) > MOST:
+        raise RecordsError(f"records: the cold start takes at most {MOST}, got {len(records)}")
+
+    def fitted(among: NDArray[np.int64]) -> Families:
+        few = [prompts[i] for i in among.tolist()]
+        return fit_families(few, [records.tasks[i] for i in among.tolist()], targets[among])
+
+    scores = np.zeros_like(targets)
+    for k in np.unique(part):
+        known = fitted(np.flatnonzero(part != k))
+        for i in np.flatnonzero(part == k).tolist():
+            scores[i] = known.raw(prompts[i])
+    return fitted(np.arange(len(records))), scores
 
 
 def targets_of(records: Records, method: labels.Method) -> Matrix:
