@@ -45,7 +45,7 @@ class Families:
     """The support that 95 % of the training prompts have of the others."""
 
     def raw(self, encoded: Encoded) -> Array:
-        """Each head's score: its mean over families, weighted by how likely the prompt is of each."""
+        """Each head's score: its mean over the families, by how likely the prompt is of each."""
         return np.asarray(self.neighbours.probabilities(self._point(encoded))[0] @ self.scores)
 
     def support(self, encoded: Encoded) -> float:
