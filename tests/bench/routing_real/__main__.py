@@ -22,6 +22,7 @@ from fairgate.routing.learning.records import Records
 from loadgen.report import markdown_table, plain_table
 from tests.bench.routing.__main__ import filled
 from tests.bench.routing.data import PAIR_FILE
+from tests.bench.routing_real import cold as few
 from tests.bench.routing_real import exams, labelled, tasks, through
 from tests.bench.routing_real.plan import split
 from tests.bench.routing_real.recorded import Knob, Row, broken, knobs, trained
@@ -114,6 +115,18 @@ def measure(
                 {"tenant": name, "knob": str(TENANTS[name])} | through.row(some, got)
                 for name, got in answered.items()
             ])  # fmt: skip
+
+
+@app.command()
+def cold(
+    labels: Annotated[int, typer.Option(min=50, help="That training is given.")] = 100,
+    seeds: Annotated[int, typer.Option(min=2, help="Draws of them.")] = 5,
+    data: Data = None,
+) -> None:
+    """Compare the cold start with the usual heads on few labels; needs torch."""
+    words = exams.texts(records.load(data / PAIR_FILE)) if data else []
+    plan = split(labelled.load(labelled.SHIPPED, words))
+    typer.echo(plain_table(filled(list(few.rows(plan, labels, seeds)))))
 
 
 def _abilities(outcomes: Records) -> Iterator[Row]:
