@@ -93,10 +93,10 @@ def measure(
         file = Path(folder) / "router.safetensors"
         predictor, certified = trained(plan, DROPS, file)
         tell("What the models can do", list(_abilities(everything.records)))
-        tell("What is certified", [
-            {"drop": f"{c.limit:.0%}", "labels": str(c.labels), "report": "; ".join(c.report())}
-            for c in certified
-        ])  # fmt: skip
+        typer.echo("What is certified\n")
+        for found in certified:
+            named = f"drop {found.limit:.0%}, {found.labels} labels: "
+            typer.echo(named + "; ".join(found.report()))
         wanted = [*(Knob(drop=drop) for drop in DROPS), *(Knob(quality=q) for q in (0.7, 0.5, 0.3))]
         tell("By the recorded labels", list(knobs(predictor, plan, wanted)))
         tell("A promise, resplit", [
