@@ -20,6 +20,13 @@ torch = pytest.importorskip("torch")
 torch.set_num_threads(1)  # threads that wait for each other take seconds on a busy machine
 
 
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fairgate.routing.learning import crossentropy
+
+    monkeypatch.setattr(crossentropy, "EPOCHS", 12)
+
+
 def train(data: Path, out: Path, method: Method) -> None:
     options = ["--out", str(out), "--method", method, "--trainer", "torch"]
     ran = CliRunner().invoke(app, ["router", "train", str(data), *options])
@@ -51,7 +58,7 @@ def test_soft_labels_of_three_models_give_scores_in_order(tmp_path: Path, method
 
 def test_serving_needs_no_torch(tmp_path: Path) -> None:
     file = tmp_path / "a.safetensors"
-    train(write_csv(tmp_path / "r.csv", 120), file, "gap")
+    train(write_csv(tmp_path / "r.csv", 60), file, "gap")
     text, _ = prompts(1, seed=9)[0]
     script = (
         "import sys; sys.modules['torch'] = None\n"
@@ -65,7 +72,7 @@ def test_serving_needs_no_torch(tmp_path: Path) -> None:
 
 
 def test_training_twice_gives_the_same_artefact(tmp_path: Path) -> None:
-    data = write_csv(tmp_path / "r.csv", 120)
+    data = write_csv(tmp_path / "r.csv", 60)
     for name in ("a", "b"):
         train(data, tmp_path / name, "gap")
     first, second = (artifact.load(tmp_path / name).version() for name in ("a", "b"))
