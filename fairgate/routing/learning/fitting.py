@@ -16,7 +16,7 @@ Matrix = NDArray[np.float32]
 
 WORDS_PENALTY = 10.0
 FORM_PENALTY = 1.0
-MEANING_PENALTY = 10.0
+MEANING_PENALTY = 50.0
 KERNEL_FEATURES = 400
 KERNEL_WIDTH = 5.0
 """In deviations; chosen, as the penalties, on parts of the training records (5-fold)."""
