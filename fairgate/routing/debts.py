@@ -10,8 +10,9 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-FIRST_DEBT = 15.0
-"""What a tenant is owed before its first request: it begins on good lanes."""
+FIRST_DEBT = 25.0
+"""What a tenant is owed before its first request: it begins on good lanes. Where only the
+dearest keeps the level, the debt stays near :data:`MOST_OWED`, and the difference is missed."""
 
 MOST_OWED = 30.0
 """Who is owed more gets the dearest lane, whatever was learned of it: what was learned is wrong."""

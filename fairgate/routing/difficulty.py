@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from fairgate.routing.base import Action, Decision, LaneView, RouteRequest, by_price
 from fairgate.routing.predictor import Prediction, Predictor
 
-Choose = Callable[[Prediction, float | None], str]
-"""The cheapest model that will do at a quality; ``None``: nobody named one."""
+Choose = Callable[[Prediction, float | None, float | None], str]
+"""The cheapest model that will do at a quality, else at a tenant's drop; ``None``: not named."""
 
 
 class ByDifficulty:
@@ -44,7 +44,7 @@ class ByDifficulty:
     def route(self, request: RouteRequest, lanes: Sequence[LaneView]) -> Decision:
         """See :class:`fairgate.routing.base.Router`. Every lane has a model."""
         prediction = self._predictor.predict(request.text)
-        least = self._rank_of_model[self._choose(prediction, request.quality)]
+        least = self._rank_of_model[self._choose(prediction, request.quality, request.drop)]
         good = [lane for lane in by_price(lanes) if self._rank[lane.name] >= least]
         reason = "difficulty"
         if not any(lane.up for lane in good):

@@ -64,6 +64,8 @@ class Heads:
     """Shape (heads, buckets): the buckets' weights, times their rarity."""
     views: tuple[View, ...]
     bias: Array
+    logistic: bool = False
+    """The sum is a log-odds, as heads trained by cross-entropy give it; scores are in 0..1."""
 
     def raw(self, encoded: Encoded) -> Array:
         """The score of each head."""
@@ -72,6 +74,8 @@ class Heads:
         total = self.table.take(encoded.buckets, axis=1).sum(axis=1) / np.float32(norm) + self.bias
         for view in self.views:
             total = total + view.features(encoded.dense) @ view.weights
+        if self.logistic:
+            total = 1 / (1 + np.exp(-total))
         return np.asarray(total, np.float32)
 
 

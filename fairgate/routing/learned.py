@@ -38,22 +38,24 @@ class LearnedPredictor:
         """Kernel features of the prompt's form, then the raw score of each head."""
         encoded = self.encoder.encode(prompt)
         heads = self.artifact.heads
-        return np.concatenate([heads.views[0].features(encoded.dense), heads.raw(encoded)])
+        form = heads.views[0].features(encoded.dense)
+        return np.concatenate([form, self.artifact.raw(encoded)])
 
     def judge(self, encoded: Encoded) -> Prediction:
         """The prediction for an encoded prompt."""
         heads, models = self.artifact.heads, self.models
-        raw = heads.raw(encoded)
+        raw = self.artifact.raw(encoded)
         success = [
             float(isotonic.apply(knots, score))
             for knots, score in zip(self.artifact.calibration, raw.tolist(), strict=False)
         ]
         enough = [*good_enough(raw, len(models)).tolist(), 1.0]
         form = heads.views[0].features(encoded.dense)
+        support = self.artifact.support.of(form, encoded.words)
+        if self.artifact.families is not None:
+            support = min(support, self.artifact.families.support(encoded))
         return Prediction(
-            dict(zip(models, success, strict=True)),
-            dict(zip(models, enough, strict=True)),
-            self.artifact.support.of(form, encoded.words),
+            dict(zip(models, success, strict=True)), dict(zip(models, enough, strict=True)), support
         )
 
 

@@ -173,6 +173,22 @@ async def test_a_certified_drop_counts_where_nobody_names_a_quality(store: str) 
             raise AssertionError("it started without a promise")
 
 
+async def test_a_tenants_drop_goes_before_the_pools_quality(store: str) -> None:
+    levels = {
+        "acme": tenant("acme"),
+        "careful": tenant("careful", drop=0.1),
+        "stricter": tenant("stricter", drop=0.01),
+        "both": tenant("both", drop=0.1, quality=0.5),
+    }
+    async with site(store, {"quality": 0.5}, tenants=levels) as it:
+        assert await it.lane("so 0.3") == "small"
+        assert await it.lane("so 0.1", name="careful") == "small"
+        assert await it.lane("so 0.3", name="careful") == "large"
+        assert await it.lane("so 0.3", name="careful", model="auto:0.5") == "small"
+        assert await it.lane("so 0.1", name="stricter") == "large", "nothing so strict is certified"
+        assert await it.lane("so 0.3", name="both") == "small"
+
+
 async def test_nonsense_is_refused_by_field_and_value(store: str) -> None:
     async with site(store, {}) as it:
         status, _, body = await it.ask("x 0.1", model="auto:best")

@@ -48,7 +48,11 @@ class ByNumber:
             raise ArtifactError(f"promises: none of drop <= {drop}")
         return self.choose(prediction, 0.8)
 
-    def choose(self, prediction: Prediction, quality: float | None) -> str:
+    def choose(
+        self, prediction: Prediction, quality: float | None, drop: float | None = None
+    ) -> str:
+        if quality is None and drop is not None:
+            return self.promised(prediction, drop)
         quality = 0.5 if quality is None else quality
         good = (m for m in self.models if prediction.enough[m] >= quality)
         return next(good) if prediction.support or not quality else self.models[-1]

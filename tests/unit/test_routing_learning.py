@@ -120,7 +120,7 @@ def _change(path: Path, name: str, array: np.ndarray | None = None, **descriptio
         ("bias", np.zeros(7, np.float32), {}, r"bias: expected the shape \(2,\), got \(7,\)"),
         ("bias", np.array([1, np.nan], np.float32), {}, "bias: expected finite numbers, got nan"),
         ("support.words", None, {}, "support.words: expected 524288 bits, got None"),
-        ("", None, {"format": 9}, "format: expected 1, got 9"),
+        ("", None, {"format": 9}, "format: expected 1 or 2, got 9"),
         ("", None, {"encoder": "elmo"}, "encoder: expected one of ngrams, minilm, got 'elmo'"),
         ("", None, {"models": ["one"]}, r"models: expected two or more, got \['one'\]"),
         ("", None, {"models": 3}, r"fairgate-router: Expected `array`, got `int` - at `\$.models`"),

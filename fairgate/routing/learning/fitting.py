@@ -16,7 +16,7 @@ Matrix = NDArray[np.float32]
 
 WORDS_PENALTY = 10.0
 FORM_PENALTY = 1.0
-MEANING_PENALTY = 10.0
+MEANING_PENALTY = 50.0
 KERNEL_FEATURES = 400
 KERNEL_WIDTH = 5.0
 """In deviations; chosen, as the penalties, on parts of the training records (5-fold)."""
@@ -32,7 +32,7 @@ def fit_heads(prompts: Sequence[Encoded], targets: Matrix, buckets: int) -> Head
     sentence embedding and stays linear.
     """
     dense = np.stack([prompt.dense for prompt in prompts])
-    rarity = _rarity(prompts, buckets)
+    rarity = rarity_of(prompts, buckets)
     rows = SparseRows([prompt.buckets for prompt in prompts], rarity)
     words = fit_sparse(rows, targets, WORDS_PENALTY)
     mean = np.asarray(targets.mean(axis=0), np.float32)
@@ -66,7 +66,15 @@ def _kernel(form: Matrix) -> Kernel:
     )
 
 
-def _rarity(prompts: Sequence[Encoded], buckets: int) -> Matrix:
+def empty_views(dense: Matrix) -> tuple[View, ...]:
+    """The views of these dense vectors, without weights: the form, and a meaning behind it."""
+    nothing = np.empty((0, 0), np.float32)
+    form = View(0, FORM, _kernel(dense[:, :FORM]), nothing)
+    meaning = View(FORM, dense.shape[1], None, nothing)
+    return (form, meaning) if dense.shape[1] > FORM else (form,)
+
+
+def rarity_of(prompts: Sequence[Encoded], buckets: int) -> Matrix:
     """Smoothed inverse document frequency; 0 for what occurs in one prompt only."""
     seen = np.bincount(np.concatenate([p.buckets for p in prompts]), minlength=buckets)
     rarity = np.log((1 + len(prompts)) / (1 + seen)) + 1

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +14,7 @@ from fairgate.errors import RecordsError
 from fairgate.routing import isotonic
 from fairgate.routing.artifact import (
     FORMAT,
+    NEWER_FORMAT,
     QUALITY_STEPS,
     Artifact,
     Description,
@@ -19,6 +22,7 @@ from fairgate.routing.artifact import (
     head_count,
 )
 from fairgate.routing.encoders.base import WORDS, Encoded, Encoder
+from fairgate.routing.families import Families
 from fairgate.routing.heads import Heads, raw_scores
 from fairgate.routing.learned import good_enough
 from fairgate.routing.learning import labels
@@ -26,6 +30,8 @@ from fairgate.routing.learning.fitting import fit_heads
 from fairgate.routing.learning.records import Records, folds
 
 Matrix = NDArray[np.float32]
+Trainer = Literal["ridge", "torch"]
+Fit = Callable[[Sequence[Encoded], Matrix, int], Heads]
 
 FOLDS = 5
 FEWEST = 50
@@ -52,8 +58,14 @@ def train(
     encoder: Encoder,
     method: labels.Method = "gap",
     encoded: Sequence[Encoded] | None = None,
+    *,
+    trainer: Trainer = "ridge",
+    cold: bool = False,
 ) -> Trained:
     """Fit a router; ``encoded`` saves encoding the prompts again.
+
+    ``trainer``: ``torch`` fits by cross-entropy and needs torch. ``cold``: from few labels, by the
+    families of tasks that the records name; needs torch.
 
     Probabilities and thresholds come from cross-fitting over parts told by the prompts' hashes, so
     that equal prompts never stand on both sides. Raises ``RecordsError`` for too few records.
@@ -62,20 +74,56 @@ def train(
         raise RecordsError(f"records: expected at least {FEWEST}, got {len(records)}")
     prompts = encoded or encode_all(encoder, records.prompts)
     targets = targets_of(records, method)
-    heads = fit_heads(prompts, targets, encoder.buckets)
-    unseen = cross_fitted(prompts, targets, folds(records, FOLDS), encoder.buckets)
+    fit = fitter(trainer)
+    heads = fit(prompts, targets, encoder.buckets)
+    part = folds(records, FOLDS)
+    families = None
+    if cold:
+        families, unseen = _cold(prompts, records, targets, part)
+    else:
+        unseen = cross_fitted(prompts, targets, part, encoder.buckets, fit)
     models = len(records.models)
     calibration = (isotonic.fit(unseen[:, k], records.quality[:, k]) for k in range(models))
     steps = np.linspace(0, 1, QUALITY_STEPS)
     thresholds = np.quantile(good_enough(unseen, models), steps, axis=0).T
     artifact = Artifact(
-        Description(FORMAT, encoder.name, method, records.models, len(records)),
+        Description(
+            NEWER_FORMAT if cold or heads.logistic else FORMAT,
+            encoder.name,
+            method,
+            records.models,
+            len(records),
+            cold=cold,
+            logistic=heads.logistic,
+        ),
         heads,
         tuple(calibration),
         thresholds.astype(np.float32),
         _support(heads, prompts),
+        families,
     )
     return Trained(artifact, unseen)
+
+
+def _cold(
+    prompts: Sequence[Encoded], records: Records, targets: Matrix, part: NDArray[np.int64]
+) -> tuple[Families, Matrix]:
+    """Families from all of ``records``, and each one's scores from families of the other parts."""
+    from fairgate.routing.learning.cold import MOST, fit_families
+
+    if len(records) > MOST:
+        raise RecordsError(f"records: the cold start takes at most {MOST}, got {len(records)}")
+
+    def fitted(among: NDArray[np.int64]) -> Families:
+        few = [prompts[i] for i in among.tolist()]
+        return fit_families(few, [records.tasks[i] for i in among.tolist()], targets[among])
+
+    scores = np.zeros_like(targets)
+    for k in np.unique(part):
+        known = fitted(np.flatnonzero(part != k))
+        for i in np.flatnonzero(part == k).tolist():
+            scores[i] = known.raw(prompts[i])
+    return fitted(np.arange(len(records))), scores
 
 
 def targets_of(records: Records, method: labels.Method) -> Matrix:
@@ -90,14 +138,29 @@ def targets_of(records: Records, method: labels.Method) -> Matrix:
     return np.stack(columns, axis=1)
 
 
+def fitter(trainer: Trainer) -> Fit:
+    """What fits heads by this trainer. Raises ``RecordsError`` where torch is missing."""
+    if trainer == "ridge":
+        return fit_heads
+    if find_spec("torch") is None:
+        raise RecordsError("trainer: 'torch' needs torch: pip install fairgate[router]")
+    from fairgate.routing.learning.crossentropy import fit_by_crossentropy
+
+    return fit_by_crossentropy
+
+
 def cross_fitted(
-    prompts: Sequence[Encoded], targets: Matrix, part: NDArray[np.int64], buckets: int
+    prompts: Sequence[Encoded],
+    targets: Matrix,
+    part: NDArray[np.int64],
+    buckets: int,
+    fit: Fit = fit_heads,
 ) -> Matrix:
     """Raw scores of each prompt from heads that were fitted without its part."""
     scores = np.zeros_like(targets)
     for k in np.unique(part):
         rest, held = np.flatnonzero(part != k), np.flatnonzero(part == k)
-        heads = fit_heads([prompts[i] for i in rest.tolist()], targets[rest], buckets)
+        heads = fit([prompts[i] for i in rest.tolist()], targets[rest], buckets)
         scores[held] = raw_scores(heads, [prompts[i] for i in held.tolist()])
     return scores
 

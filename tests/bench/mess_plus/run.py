@@ -32,6 +32,8 @@ class Result:
     good: list[float] = field(default_factory=list)
     costs: list[float] = field(default_factory=list)
     """Of each request, the dearest lane's as 1."""
+    dearest: list[float] = field(default_factory=list)
+    """What the dearest lane would have satisfied: no router can count on more."""
 
     @property
     def running(self) -> NDArray[np.float64]:
@@ -94,6 +96,7 @@ def run(
         overflow=False,
     )
     views = [LaneView(name, lane.price, _UP, name) for name, lane in lanes.items()]
+    dearest = stream.prices.index(max(stream.prices))
     results = {tenant: Result(agreed) for tenant, agreed in levels.items()}
     for number, tenant in enumerate(_tenants(levels, len(stream), rng)):
         current[0] = stream.features[number]
@@ -104,6 +107,7 @@ def run(
         result = results[tenant]
         result.good.append(score)
         result.costs.append(stream.prices[at] / max(stream.prices))
+        result.dearest.append(float(stream.good[number, dearest]))
         if rng.random() < feedback:
             judge(debts, tenant, score, levels[tenant])
             satisfaction.learn(lane, current[0], score)

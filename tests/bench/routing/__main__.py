@@ -89,14 +89,18 @@ def _pair(
             rows += signal.rows("all, seen tasks", scores, quality, everything)
             rows += signal.rows("MMLU, seen tasks", scores, quality, ~maths)
             rows += signal.rows("GSM8K", scores, quality, maths)
+        drawn: list[dict[str, str]] = []
         for seed in range(seeds):
             unseen = signal.by_task(pair, seed)
             for scores in (
                 signal.rules(pair, unseen, quality),
                 signal.learned(pair, unseen, "gap", small, large),
             ):
-                rows += signal.rows(f"MMLU, unseen tasks, split {seed}", scores, quality, ~maths)
+                name = f"MMLU, unseen tasks, split {seed}"
+                rows += signal.rows(name, scores, quality, ~maths)
+                drawn += signal.few_tasks(name, scores, quality, pair.tasks, ~maths)
         tell(f"Mixtral-8x7B / GPT-4, encoder {encoder}", rows)
+        tell("How much the choice of unseen tasks matters", drawn)
     if "promise" in wanted:
         score = -ours.to_large["router (gap)"].astype(np.float64)
         rows = list(promises.rows("MMLU", score[~maths], quality[~maths]))

@@ -23,6 +23,7 @@ Row = dict[str, str]
 
 SEEN, UNSEEN = 5, 10
 PRIOR_PROMPTS = 20
+FEW, DRAWS = 5, 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,33 @@ def rows(name: str, scores: Scored, quality: Floats, among: NDArray[np.bool_]) -
             for figure, value in one.items():
                 figures.setdefault(figure, []).append(value)
         yield {"data": name, "router": router} | {f: written(v) for f, v in figures.items()}
+
+
+def few_tasks(
+    name: str, scores: Scored, quality: Floats, tasks: NDArray[np.str_], among: NDArray[np.bool_]
+) -> Iterator[Row]:
+    """All of ``among`` as one test, and how far a test of :data:`FEW` whole tasks of them varies.
+
+    A single choice of a few tasks can be far off: the gap, which divides, differs among tasks.
+    """
+    random = np.random.default_rng(0)
+    names = np.unique(tasks[among])
+    drawn = [random.choice(names, FEW, replace=False) for _ in range(DRAWS)]
+    small, large = quality.T
+    for router, to_large in scores.to_large.items():
+        found = [
+            metrics.apgr(to_large[inside], small[inside], large[inside])
+            for inside in (among & np.isin(tasks, few) for few in drawn)
+        ]
+        low, middle, high = np.nanpercentile(found, (5, 50, 95))
+        whole = metrics.apgr(to_large[among], small[among], large[among])
+        yield {
+            "data": name,
+            "router": router,
+            "APGR of all together": f"{whole:.3f}",
+            f"of {FEW} tasks, median": f"{middle:.3f}",
+            "5th..95th of draws": f"{low:.3f}..{high:.3f}",
+        }
 
 
 def fixed(name: str, quality: Floats) -> Iterator[Row]:

@@ -1,0 +1,1 @@
+"""What routing saves on two real engines, with labels made on them: `make routing-real`."""
