@@ -326,7 +326,7 @@ class Server(Base, frozen=True):
     port: Annotated[int, Meta(ge=0, le=65535)] = 8080
     max_body_bytes: Count = 16 * 1024 * 1024
     max_answer_bytes: Count = 256 * 1024 * 1024
-    """Of an engine's answer; one that sends more is broken off."""
+    """Of an engine's answer over HTTP; one that sends more is broken off."""
     access_log: bool | None = None
     """One log line per request; ``None``: from ``fairgate serve``, not from a mounted FairGate,
     whose server writes its own."""

@@ -99,7 +99,13 @@ class InProcessEngine:
             delay_s = self._restarts.delay_s(failures)
             failures += 1
             self._trouble = f"{reason}; started again after {delay_s:.1f} s"
-            log.error("engine ended", engine=self._name, reason=reason, restart_in_s=delay_s)
+            log.error(
+                "engine ended",
+                engine=self._name,
+                reason=reason,
+                failures=failures,
+                restart_in_s=round(delay_s, 3),
+            )
             await self._put_away()
             await asyncio.sleep(delay_s)
             try:

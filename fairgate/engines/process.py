@@ -157,7 +157,13 @@ class SpawnedEngine:
             delay_s = self._restarts.delay_s(failures)
             failures += 1
             self._trouble = f"{reason}; started again after {delay_s:.1f} s"
-            log.error("engine ended", engine=self._name, reason=reason, restart_in_s=delay_s)
+            log.error(
+                "engine ended",
+                engine=self._name,
+                reason=reason,
+                failures=failures,
+                restart_in_s=round(delay_s, 3),
+            )
             await asyncio.sleep(delay_s)
             try:
                 child = await self._bring_up()

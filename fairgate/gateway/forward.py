@@ -140,7 +140,7 @@ class Forwarder:
             raise Unavailable(f"the engine answered {answer.status}", code="engine_unavailable")
         if not ticket.call.stream:
             whole = await answer.read()
-            _praise(ticket)
+            _praise(answer, ticket)
             return whole
         first = await answer.part()
         timeouts = self._runtime.config.timeouts
@@ -160,7 +160,7 @@ async def _stream(answer: Answer, first: bytes, ticket: Ticket, send: Send) -> N
         raise BadGateway(f"the engine broke off ({error})") from error
     finally:
         answer.close()  # if it is not complete, this is what tells the engine
-    _praise(ticket)
+    _praise(answer, ticket)
 
 
 def _blame(ticket: Ticket, *, unreachable: bool = False) -> None:
@@ -171,10 +171,10 @@ def _blame(ticket: Ticket, *, unreachable: bool = False) -> None:
         failed(grant.lane, grant.engine, ticket.granted_at or 0.0)
 
 
-def _praise(ticket: Ticket) -> None:
+def _praise(answer: Answer, ticket: Ticket) -> None:
     """The granted engine served the request in whole."""
     grant, monitor = ticket.grant, ticket.pool.monitor
-    if monitor.doubted and grant is not None:
+    if monitor.doubted and grant is not None and answer.status < 500:
         monitor.went_well(grant.lane, grant.engine)
 
 

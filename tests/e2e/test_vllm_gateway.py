@@ -4,7 +4,10 @@ its process: the same tests over both, real clients, real aborts."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import json
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,8 +74,11 @@ def site(
     if request.param == "vllm":
         engine["port"] = free_port()
         url = f"http://127.0.0.1:{engine['port']}"
+    queue = {"timeout_s": 60}
     settings = config(
-        {"small": {"model": "tiny", "engines": [engine]}}, store=valkey_server, pool=POOL
+        {"small": {"model": "tiny", "engines": [engine], "queue": queue}},
+        store=valkey_server,
+        pool=POOL,
     )
     settings["pools"][POOL]["best_of"] = {"max_samples": 3}
     folder = tmp_path_factory.mktemp("vllm")
@@ -217,3 +223,66 @@ async def test_no_more_run_in_vllm_than_it_may(site: Site, http: aiohttp.ClientS
 
 async def _none_running(http: aiohttp.ClientSession, site: Site) -> bool:
     return not await site.load(http, "running")
+
+
+async def test_killed_under_load_it_leaves_nobody_without_an_answer(
+    site: Site, client: openai.AsyncOpenAI, http: aiohttp.ClientSession
+) -> None:
+    """The last test of its engine. Its process that computes is killed, its server notices."""
+    if not site.engine_url:
+        pytest.skip("in the gateway's process: see test_vllm_inprocess")
+    tokens = [0] * SEQS
+
+    async def ask(number: int) -> None:
+        stream = await client.chat.completions.create(
+            model="small",
+            messages=[{"role": "user", "content": f"Tell me about fern {number}."}],
+            max_tokens=900,
+            stream=True,
+            extra_body={"ignore_eos": True},
+        )
+        async for chunk in stream:
+            tokens[number] += bool(chunk.choices)
+
+    charged = site.ledger.tokens()
+    asked = [asyncio.create_task(ask(number)) for number in range(SEQS)]
+    await eventually(lambda: min(tokens) > 0)
+    waiting = asyncio.create_task(ask_plainly(http, site))
+    await eventually(lambda: site.ledger.waiting() == 1)
+    for process in engine_cores(site.gate.process.pid):
+        os.kill(process, signal.SIGKILL)
+    ended = await asyncio.gather(*asked, return_exceptions=True)
+    assert all(isinstance(error, openai.APIError) for error in ended), ended
+    await eventually(lambda: site.gate.logs("engine ended"))
+    status, headers, body = await ask_plainly(http, site)
+    assert status in (502, 503), body
+    assert int(headers["retry-after"]) >= 1
+    status, _, body = await waiting  # it failed with the others, or waited for the engine's return
+    assert status in (200, 429, 500, 502, 503), body
+    assert status == 200 or json.loads(body)["error"]["message"]
+    await eventually(site.ledger.idle)
+    assert site.ledger.tokens() - charged >= sum(tokens), "what came is paid for"
+
+
+async def ask_plainly(
+    http: aiohttp.ClientSession, site: Site
+) -> tuple[int, Mapping[str, str], bytes]:
+    body = chat(max_tokens=8, model="small")
+    url = f"{site.gate.url}/v1/chat/completions"
+    async with http.post(url, json=body, headers=bearer()) as answer:
+        return answer.status, answer.headers, await answer.read()
+
+
+def engine_cores(pid: int) -> list[int]:
+    """Those among the process' descendants that compute, as they call themselves."""
+    found, parents = [], [pid]
+    while parents:
+        parent = parents.pop()
+        for tasks in Path(f"/proc/{parent}/task").glob("*/children"):
+            children = [int(child) for child in tasks.read_text().split()]
+            parents += children
+            found += [
+                c for c in children if b"EngineCore" in Path(f"/proc/{c}/cmdline").read_bytes()
+            ]
+    assert found, "no EngineCore runs"
+    return found

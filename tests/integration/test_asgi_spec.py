@@ -69,7 +69,7 @@ async def test_client_gone_while_streaming(spec: str, gated: Gated, ledger: Ledg
         client.leave()
         assert (await receive())["type"] == "http.disconnect"
         try:
-            await send({"type": "http.response.body", "body": b"x", "more_body": True})
+            await send({"type": "http.response.body", "body": b"data: x\n\n", "more_body": True})
         except OSError as error:
             raised.append(error)
 

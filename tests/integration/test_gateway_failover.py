@@ -69,6 +69,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory, valkey_server: str) -> Iterat
             "single": tenant("single", limits={"concurrency": 1}),
         },
         timeouts={"first_byte_s": 1.2, "idle_s": 0.3},
+        breaker={"failures": 10_000},
     )
     with LedgerView(valkey_server, pool) as ledger, gateway(folder, settings, ready=False) as gate:
         yield Pair(gate, ports, ledger)

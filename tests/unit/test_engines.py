@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from structlog.testing import capture_logs
 
 from fairgate import config
 from fairgate.child import Command, open_log
@@ -361,6 +362,25 @@ class TestSpawnedEngine:
         os.kill(alive(engine.process_group)[1], signal.SIGKILL)
         status = await status_that(engine, lambda status: "exited with code 7" in status.detail)
         assert not status.up
+
+    async def test_a_crash_loop_slows_down_and_says_so(self, spawned: Make, tmp_path: Path) -> None:
+        once = tmp_path / "once"
+        code = f"import os, sys; os.path.exists({str(once)!r}) and sys.exit(7)"
+        engine = spawned(lambda port: Command((*PYTHON, code + FAKE, str(port)), {}))
+        await engine.start()
+        once.touch()
+        assert engine.process_group is not None
+        with capture_logs() as logs:
+            os.kill(alive(engine.process_group)[1], signal.SIGKILL)
+            await eventually(lambda: len(logs) >= 5)
+            once.unlink()
+            await eventually(lambda: logs[-1]["event"] == "engine started again")
+        crashes = [line for line in logs if line["event"] == "engine ended"]
+        assert [line["failures"] for line in crashes] == [*range(1, len(crashes) + 1)]
+        assert "was killed by SIGKILL" in crashes[0]["reason"]
+        assert "exited with code 7" in crashes[1]["reason"]
+        for line, longest_s in zip(crashes, (0.01, 0.02, 0.04, 0.05, 0.05), strict=False):
+            assert longest_s / 2 <= line["restart_in_s"] <= longest_s
 
     async def test_a_failing_start_shows_the_log(self, spawned: Make) -> None:
         engine = spawned(running("import sys; print('no such model: x'); sys.exit(3)"))
