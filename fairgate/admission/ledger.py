@@ -364,7 +364,7 @@ def _renewed(reply: dict[str, Any]) -> Renewed:
     return Renewed(
         epoch=reply["epoch"],
         now_ms=reply["now"],
-        joined=reply["joined"],
+        joined=reply["joined"] or "",  # it has left
         more=reply["more"],
         grants=parse_notes(reply["grants"]),
         quiet_s=float(reply["quiet"]) / 1000,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from starlette.types import ASGIApp, Message, Scope
 
@@ -132,7 +132,10 @@ class AsgiAnswer:
         return list(self._start.result().get("headers", ()))
 
     async def read(self) -> bytes:
-        return b"".join([part async for part in self.parts()])
+        parts = []
+        while part := await self.part():
+            parts.append(part)
+        return b"".join(parts)
 
     async def part(self) -> bytes:
         while not self._read:
@@ -156,10 +159,6 @@ class AsgiAnswer:
                 return await self._parts.get()
         except TimeoutError:
             raise EngineError(f"silent for {idle_s:g} s") from None
-
-    async def parts(self) -> AsyncIterator[bytes]:
-        while chunk := await self.part():
-            yield chunk
 
     def limit_time(self, *, idle_s: float, total_s: float) -> None:
         self._idle_s = idle_s

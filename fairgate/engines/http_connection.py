@@ -7,7 +7,7 @@ than all of admission; this one knows a single kind of request, a POST whose bod
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -209,10 +209,6 @@ class HttpAnswer:
             self._held_bytes = 0
             return parts.pop()
         return self._taken()
-
-    async def parts(self) -> AsyncIterator[bytes]:
-        while part := await self.part():
-            yield part
 
     def limit_time(self, *, idle_s: float, total_s: float) -> None:
         self._idle_s, self._heard_at = idle_s, self._loop.time()

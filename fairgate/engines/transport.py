@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 
@@ -23,13 +23,7 @@ class Answer(Protocol):
     async def part(self) -> bytes:
         """The next bytes, as soon as there are some; empty at its end. Raises ``EngineError``.
 
-        Cancelled: no bytes are lost.
-        """
-
-    def parts(self) -> AsyncIterator[bytes]:
-        """What is left, in parts as they come; who does not ask for the next one slows the engine.
-
-        Raises ``EngineError`` when the engine breaks off.
+        Who does not ask for the next ones slows the engine. Cancelled: no bytes are lost.
         """
 
     def limit_time(self, *, idle_s: float, total_s: float) -> None:

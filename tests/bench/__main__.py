@@ -25,6 +25,7 @@ from tests.bench.hotpath.cases import CASES, USUAL, Case
 from tests.bench.hotpath.figures import Row, Turns, rows
 from tests.bench.hotpath.measure import Plan, measure
 from tests.bench.hotpath.report import table
+from tests.bench.hotpath.subjects import COMPILED, GATEWAY, ROOT
 from tests.bench.machine import describe
 from tests.bench.parts.valkey import valkey
 from tests.bench.scheduling.measure import Point, Series
@@ -44,7 +45,8 @@ class Report(msgspec.Struct):
     machine: dict[str, Any]
     rows: list[Row] = []
     turns: Turns = {}
-    contention: Contention | None = None
+    contention: dict[str, Contention] = {}
+    """By subject."""
     scheduling: list[Point] = []
     goals: list[Goal] = []
 
@@ -70,6 +72,9 @@ def main(
     ] = True,
     largest: Annotated[int, typer.Option(min=10, help="Most that wait, in scheduling.")] = 100_000,
     waiting: Annotated[int, typer.Option(min=1, help="That wait, in contention.")] = 1_000,
+    compiled: Annotated[
+        Path | None, typer.Option(help="What `make compiled` made; measured as well.")
+    ] = None,
     output: Annotated[Path, typer.Option(help="Where the JSON goes.")] = Path("build/bench.json"),
     markdown: Annotated[bool, typer.Option(help="Print tables as Markdown.")] = False,
 ) -> None:
@@ -80,7 +85,9 @@ def main(
     """
     shape = markdown_table if markdown else plain_table
     wanted = _known("parts", parts, PARTS)
-    plan = Plan(_cases(cases), rounds, seconds, peers_too)
+    if compiled is not None and not (compiled / "fairgate").is_dir():
+        raise typer.BadParameter(f"--compiled {compiled}: holds no package fairgate")
+    plan = Plan(_cases(cases), rounds, seconds, peers_too, compiled)
     report = Report(describe())
     asyncio.run(_measure(report, output, wanted, plan, largest, waiting))
     for part in _tables(report):
@@ -98,10 +105,12 @@ async def _measure(
         report.save(file)
     if "contention" in parts:
         typer.echo("contention: two tenants whose requests wait", err=True)
-        contention = ContentionPlan(waiting=waiting, seconds=10 * plan.seconds)
-        report.contention = await measure_contention(contention)
-        report.goals += contention_goals(report.contention)
-        report.save(file)
+        packages = {GATEWAY: ROOT} | ({COMPILED: plan.compiled} if plan.compiled else {})
+        for subject, package in packages.items():
+            contention = ContentionPlan(waiting=waiting, seconds=10 * plan.seconds, package=package)
+            report.contention[subject] = found = await measure_contention(contention)
+            report.goals += contention_goals(found, subject)
+            report.save(file)
     if "scheduling" in parts:
         report.scheduling = await _sweep(largest)
         report.goals += scheduling_goals(report.scheduling)
@@ -126,9 +135,12 @@ def _tables(report: Report) -> list[Rows]:
     found: list[Rows] = []
     if report.rows:
         found.append(table(report.rows))
-    if report.contention is not None:
-        values = msgspec.structs.asdict(report.contention)
-        found.append([list(values), [_short(value) for value in values.values()]])
+    if report.contention:
+        rows_of = [
+            [subject, *map(_short, msgspec.structs.astuple(contention))]
+            for subject, contention in report.contention.items()
+        ]
+        found.append([["subject", *Contention.__struct_fields__], *rows_of])
     if report.scheduling:
         found.append(scheduling_table(report.scheduling))
     return [*found, goals_table(report.goals)]

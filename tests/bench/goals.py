@@ -11,7 +11,14 @@ from tests.bench.contention.figures import Contention
 from tests.bench.hotpath.cases import ALONE, KB_1, KB_200, SMALL, STREAM_40, STREAM_400
 from tests.bench.hotpath.figures import Turns, added, compared
 from tests.bench.hotpath.peers import LITELLM, SMG
-from tests.bench.hotpath.subjects import BARE, GATEWAY
+from tests.bench.hotpath.subjects import (
+    BARE,
+    COMPILED,
+    GATEWAY,
+    MIDDLEWARE,
+    MIDDLEWARE_COMPILED,
+    NULL,
+)
 from tests.bench.scheduling.measure import Point
 
 
@@ -32,32 +39,48 @@ class Goal(msgspec.Struct, frozen=True):
 
 def hotpath_goals(turns: Turns) -> Iterator[Goal]:
     """Those about single requests, as far as ``turns`` has their cases and subjects."""
+    for gateway in (GATEWAY, COMPILED):
+        if any(gateway in subjects for subjects in turns.values()):
+            yield from _gateway_goals(turns, gateway)
+    small = turns.get(SMALL.name, {})
+    for middleware in (MIDDLEWARE, MIDDLEWARE_COMPILED):
+        if middleware in small:
+            more_us = added(small, middleware, NULL, "cpu_us")
+            yield Goal(f"CPU added by {middleware}", more_us, 130, "µs")
+
+
+def _gateway_goals(turns: Turns, gateway: str) -> Iterator[Goal]:
     if small := turns.get(SMALL.name):
-        yield Goal("CPU / bare proxy", compared(small, GATEWAY, BARE, "cpu_us"), 1.8, "x")
+        yield Goal(
+            f"CPU of {gateway} / bare proxy", compared(small, gateway, BARE, "cpu_us"), 1.8, "x"
+        )
         if SMG in small:
-            yield Goal("CPU / smg", compared(small, GATEWAY, SMG, "cpu_us"), 1.7, "x")
+            yield Goal(f"CPU of {gateway} / smg", compared(small, gateway, SMG, "cpu_us"), 1.7, "x")
         if LITELLM in small:
-            ratio = compared(small, LITELLM, GATEWAY, "cpu_us")
-            yield Goal("CPU of LiteLLM / ours", ratio, 30, "x", at_least=True)
+            ratio = compared(small, LITELLM, gateway, "cpu_us")
+            yield Goal(f"CPU of LiteLLM / {gateway}", ratio, 30, "x", at_least=True)
     if alone := turns.get(ALONE.name):
-        yield Goal("p50 added, 1 connection", added(alone, GATEWAY, BARE, "p50_ms"), 0.6, "ms")
-        yield Goal("p99 added, 1 connection", added(alone, GATEWAY, BARE, "p99_ms"), 2.0, "ms")
+        for figure, limit in (("p50", 0.6), ("p99", 2.0)):
+            more_ms = added(alone, gateway, BARE, f"{figure}_ms")
+            yield Goal(f"{figure} added by {gateway}, 1 connection", more_ms, limit, "ms")
     if KB_1.name in turns and KB_200.name in turns:
-        more = (added(turns[case.name], GATEWAY, BARE, "cpu_us") for case in (KB_200, KB_1))
-        yield Goal("CPU added by 200 KB over 1 KB", (next(more) - next(more)) / 1e3, 0.5, "ms")
+        more = (added(turns[case.name], gateway, BARE, "cpu_us") for case in (KB_200, KB_1))
+        more_ms = (next(more) - next(more)) / 1e3
+        yield Goal(f"CPU added by {gateway}, 200 KB over 1 KB", more_ms, 0.5, "ms")
     for case in (STREAM_40, STREAM_400):
         if streams := turns.get(case.name):
-            ratio = compared(streams, BARE, GATEWAY, "event_us")
-            yield Goal(f"chunks/s per core / bare, {case.chunks}", ratio, 0.9, "x", at_least=True)
-            first = added(streams, GATEWAY, BARE, "first_ms")
-            yield Goal(f"first chunk added, {case.chunks}", first, 0.6, "ms")
+            of = f"{gateway}, {case.chunks}"
+            ratio = compared(streams, BARE, gateway, "event_us")
+            yield Goal(f"chunks/s per core / bare of {of}", ratio, 0.9, "x", at_least=True)
+            first = added(streams, gateway, BARE, "first_ms")
+            yield Goal(f"first chunk added by {of}", first, 0.6, "ms")
 
 
-def contention_goals(found: Contention) -> Iterator[Goal]:
+def contention_goals(found: Contention, gateway: str) -> Iterator[Goal]:
     """Those about handing on capacity that came free."""
-    yield Goal("grant latency p50", found.grant_p50_ms, 1.5, "ms")
-    yield Goal("grant latency p99", found.grant_p99_ms, 8.0, "ms")
-    yield Goal("capacity idle while somebody waits", found.idle_share * 100, 1.0, "%")
+    yield Goal(f"grant latency of {gateway}, p50", found.grant_p50_ms, 1.5, "ms")
+    yield Goal(f"grant latency of {gateway}, p99", found.grant_p99_ms, 8.0, "ms")
+    yield Goal(f"capacity idle of {gateway} while somebody waits", found.idle_share * 100, 1.0, "%")
 
 
 def scheduling_goals(points: Iterable[Point]) -> Iterator[Goal]:

@@ -65,7 +65,7 @@ def test_streams_come_whole_through_every_proxy(report: dict[str, Any]) -> None:
 
 
 def test_capacity_that_came_free_is_used_again_and_not_twice(report: dict[str, Any]) -> None:
-    contention = report["contention"]
+    contention = report["contention"]["gateway"]
     assert contention["most_at_once"] == contention["sequences"]
     assert 0 < contention["grant_p50_ms"] <= contention["grant_p99_ms"]
     assert 0 < contention["idle_share"] < 1
@@ -73,9 +73,11 @@ def test_capacity_that_came_free_is_used_again_and_not_twice(report: dict[str, A
 
 def test_every_goal_is_told(report: dict[str, Any]) -> None:
     assert [goal["what"] for goal in report["goals"]] == [
-        "CPU / bare proxy", "p50 added, 1 connection", "p99 added, 1 connection",
-        "CPU added by 200 KB over 1 KB", "chunks/s per core / bare, 40", "first chunk added, 40",
-        "grant latency p50", "grant latency p99", "capacity idle while somebody waits",
+        "CPU of gateway / bare proxy", "p50 added by gateway, 1 connection",
+        "p99 added by gateway, 1 connection", "CPU added by gateway, 200 KB over 1 KB",
+        "chunks/s per core / bare of gateway, 40", "first chunk added by gateway, 40",
+        "CPU added by middleware", "grant latency of gateway, p50", "grant latency of gateway, p99",
+        "capacity idle of gateway while somebody waits",
         "store CPU, most / fewest users", "store CPU, most / fewest requests",
         "store CPU, most / fewest tenants",
     ]  # fmt: skip

@@ -23,7 +23,7 @@ from tests.bench.contention.figures import (
     most_at_once,
 )
 from tests.bench.hotpath.cases import SMALL
-from tests.bench.hotpath.subjects import CHAT, KEYS, gateway_command
+from tests.bench.hotpath.subjects import CHAT, KEYS, ROOT, gateway_command, imported_from
 from tests.bench.parts.load import Fleet, Timing, ask_once, request_bytes
 from tests.bench.parts.processes import Process, allow_open_files, running, until_ready
 from tests.bench.parts.valkey import Valkey, valkey
@@ -42,6 +42,8 @@ class Plan:
     """Mean; each takes half of it to half as much again."""
     seconds: float = 15.0
     warm_up_s: float = 3.0
+    package: Path = ROOT
+    """The folder with the ``fairgate`` to measure."""
 
 
 async def measure(plan: Plan) -> Contention:
@@ -56,7 +58,8 @@ async def measure(plan: Plan) -> Contention:
         command = gateway_command(
             folder, store.url, f"http://127.0.0.1:{engine_port}", port, sequences=plan.sequences
         )
-        gateway = stack.enter_context(running(command, folder / "gateway.log"))
+        environ = imported_from(plan.package)
+        gateway = stack.enter_context(running(command, folder / "gateway.log", environ))
         await until_ready(gateway, lambda: ask_once(port, _request(KEYS[0])))
         return await _contend(plan, gateway, store, engine_port, port)
 

@@ -13,7 +13,7 @@ from fairgate.engines.process import free_port
 from tests.bench.hotpath.cases import SMALL, Case
 from tests.bench.hotpath.figures import Turn, Turns
 from tests.bench.hotpath.peers import peers
-from tests.bench.hotpath.subjects import CHAT, KEYS, UPSTREAM, Subject, ours
+from tests.bench.hotpath.subjects import CHAT, KEYS, ROOT, UPSTREAM, Subject, imported_from, ours
 from tests.bench.parts.load import Fleet, ask_once, request_bytes
 from tests.bench.parts.nginx import nginx_command
 from tests.bench.parts.processes import Process, allow_open_files, running, until_ready
@@ -33,6 +33,8 @@ class Plan:
     seconds: float
     """Of each turn."""
     with_peers: bool = True
+    compiled: Path | None = None
+    """Where the compiled package is, if it is to be measured as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ async def _everything(
         upstream = stack.enter_context(running(command, folder / "upstream.log"))
         await until_ready(upstream, lambda: ask_once(port, _probe(CHAT)))
         url = f"http://127.0.0.1:{port}"
-        every = ours(folder, store.url, url)
+        every = ours(folder, store.url, url, plan.compiled)
         if plan.with_peers:
             every += peers(folder, store.port, url)
         serving: list[_Serving] = []
@@ -95,7 +97,8 @@ async def _start(subject: Subject, folder: Path, stack: AsyncExitStack) -> _Serv
     port = free_port()
     command = [part.format(port=port) for part in subject.command]
     log = folder / f"{subject.name}.log"
-    process = stack.enter_context(running(command, log, subject.environ))
+    environ = {**imported_from(ROOT), **subject.environ}
+    process = stack.enter_context(running(command, log, environ))
     await until_ready(process, lambda: ask_once(port, _probe(subject.path)))
     return _Serving(subject, port, process)
 

@@ -15,13 +15,16 @@ KEYS = ("bench-key-1", "bench-key-2")
 CHAT = "/v1/chat/completions"
 NULL, BARE, GATEWAY, UPSTREAM = "null app", "bare proxy", "gateway", "upstream alone"
 EXEMPT, MIDDLEWARE = "exempt path", "middleware"
+COMPILED, MIDDLEWARE_COMPILED = "gateway, compiled", "middleware, compiled"
 AGAINST: Mapping[str, str | None] = {
     UPSTREAM: None, NULL: None, BARE: None, EXEMPT: NULL, MIDDLEWARE: NULL,
+    MIDDLEWARE_COMPILED: NULL,
 }  # fmt: skip
 """What a subject is compared with; those not named here, with the bare proxy."""
 _QUEUED = 8
 _WORKERS = 2
 _ROOMY = {"max_num_seqs": 4096}
+ROOT = Path(__file__).parents[3]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,17 +36,20 @@ class Subject:
     """``{port}`` stands for its port; empty: the upstream, which runs anyway."""
     path: str = CHAT
     environ: Mapping[str, str] = field(default_factory=dict)
+    """Besides what every subject gets."""
     proxy: bool = True
     """It passes requests on to the upstream."""
     peer: bool = False
     """Somebody else's: where it fails, the others are measured all the same."""
 
 
-def ours(folder: Path, store: str, upstream: str) -> list[Subject]:
-    """fairgate and what it is compared with. Configurations are written to ``folder``."""
+def ours(folder: Path, store: str, upstream: str, compiled: Path | None = None) -> list[Subject]:
+    """fairgate and what it is compared with. Configurations are written to ``folder``.
 
+    ``compiled``: where ``make compiled`` put the package, if it is to be measured as well.
+    """
     gate = {"FAIRGATE_CONFIG": _write(folder, "mounted", store, {"type": "app", **_ROOMY})}
-    return [
+    found = [
         Subject(name=UPSTREAM, command=()),
         Subject(name=NULL, command=uvicorn("apps:null"), proxy=False),
         Subject(
@@ -61,6 +67,20 @@ def ours(folder: Path, store: str, upstream: str) -> list[Subject]:
             command=gateway_command(folder, store, upstream, "{port}", workers=_WORKERS),
         ),
     ]  # fmt: skip
+    if compiled is not None:
+        home = imported_from(compiled)
+        mounted = uvicorn("apps:gated", compiled)
+        gateway = gateway_command(folder, store, upstream, "{port}")
+        found += [
+            Subject(name=MIDDLEWARE_COMPILED, command=mounted, environ=gate | home, proxy=False),
+            Subject(name=COMPILED, command=gateway, environ=home),
+        ]
+    return found
+
+
+def imported_from(package: Path) -> dict[str, str]:
+    """Environment in which ``fairgate`` is the one in the folder ``package``."""
+    return {"PYTHONPATH": f"{package.resolve()}:{ROOT}"}
 
 
 def gateway_command(
@@ -76,15 +96,17 @@ def gateway_command(
     engine = {"type": "http", "url": upstream, "max_num_seqs": sequences}
     config = _write(folder, f"gateway-{sequences}-{workers}", store, engine)
     return (
-        sys.executable, "-m", "fairgate.cli", "serve", "--config", config, "--port", str(port),
+        sys.executable, "-P", "-m", "fairgate.cli", "serve", "--config", config,
+        "--port", str(port),
         *(("--workers", str(workers)) if workers > 1 else ()),
     )  # fmt: skip
 
 
-def uvicorn(app: str) -> tuple[str, ...]:
-    """``app`` of this folder, served as fairgate serves its own."""
+def uvicorn(app: str, package: Path = ROOT) -> tuple[str, ...]:
+    """``app`` of this folder, served as fairgate serves its own; ``package`` holds ``fairgate``."""
     return (
-        sys.executable, "-m", "uvicorn", f"tests.bench.hotpath.{app}", "--port", "{port}",
+        sys.executable, "-P", "-m", "uvicorn", f"tests.bench.hotpath.{app}", "--port", "{port}",
+        "--app-dir", str(package.resolve()),
         "--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning",
         "--backlog", "4096",
     )  # fmt: skip

@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 
 from fairgate.engines.process import free_port
 from tests.bench.hotpath.cases import SMALL, Case
-from tests.bench.hotpath.subjects import CHAT, KEYS, gateway_command
+from tests.bench.hotpath.subjects import CHAT, KEYS, ROOT, gateway_command, imported_from
 from tests.bench.parts.load import Fleet, ask_once, request_bytes
 from tests.bench.parts.processes import Process, allow_open_files, running, until_ready
 from tests.bench.parts.valkey import valkey
@@ -106,7 +106,7 @@ async def soak(plan: Plan, seen: Callable[[Look], None]) -> list[Look]:
         upstream = stack.enter_context(running(command, folder / "upstream.log"))
         await until_ready(upstream, lambda: ask_once(upstream_port, _of_users(1)[0]))
         serve = gateway_command(folder, server.url, f"http://127.0.0.1:{upstream_port}", port)
-        gateway = stack.enter_context(running(serve, folder / "gateway.log"))
+        gateway = stack.enter_context(running(serve, folder / "gateway.log", imported_from(ROOT)))
         await until_ready(gateway, lambda: ask_once(port, _of_users(1)[0]))
         async with Redis.from_url(server.url) as store:
             looks: list[Look] = []
