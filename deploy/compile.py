@@ -21,10 +21,11 @@ ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build" / "compiled"
 
 MODULES = (
-    "accounting", "admission/ledger", "admission/link", "admission/queue", "admission/wire",
-    "codec", "engines/http_client", "engines/http_connection", "engines/http_transport", "exchange",
-    "gateway/forward", "headers", "identity", "inbox", "metering", "metrics", "pool", "prompt",
-    "routes", "routing/routed", "ticket", "usage", "watch", "within",
+    "accounting", "admission/ledger", "admission/link", "admission/places", "admission/queue",
+    "admission/wire", "codec", "distribution", "engines/http_client", "engines/http_connection",
+    "engines/http_transport", "exchange", "gateway/forward", "headers", "identity", "inbox",
+    "metering", "metrics/__init__", "metrics/tenants", "metrics/waste", "pool", "prompt", "routes",
+    "routing/routed", "tally", "ticket", "usage", "watch", "within",
 )  # fmt: skip
 
 _INTERPRETED = "_interpreted_"

@@ -71,6 +71,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             },
             apps={"chat": {}, "code": {}},
             server={"max_body_bytes": 4000},
+            breaker={"failures": 10_000},
         )
         with gateway(folder, settings, ready=False) as gate:
             yield Site(gate, narrow.url, broken)

@@ -66,9 +66,9 @@ async def test_waste_throttles_and_the_store_are_told_and_all_is_documented(tmp_
     assert told["fairgate_throttled_total{limit=tenant.rpm,tenant=acme}"] == 3
     assert told["fairgate_unserved_service_units_total{lane=small,pool=main,tenant=acme}"] > 0
     assert told["fairgate_grant_seconds_count"] == 2
-    assert told["fairgate_store_connections_total"] == 1
-    assert told["fairgate_store_calls_total"] >= 7  # five admitted or not, two settled
-    assert told["fairgate_store_round_trip_seconds_count"] >= 1
+    assert told["fairgate_store_connections_total{pool=main}"] == 1
+    assert told["fairgate_store_calls_total{pool=main}"] >= 7  # five admitted or not, two settled
+    assert told["fairgate_store_round_trip_seconds_count{pool=main}"] >= 1
     assert told["fairgate_tenant_weight{tenant=acme}"] == 3
     assert told["fairgate_tenant_share_ratio{pool=main,tenant=acme}"] == 1
     assert told["fairgate_jain_index{pool=main}"] == 1
@@ -133,7 +133,7 @@ async def test_an_outage_of_the_store_is_counted(tmp_path, sim, http):
             assert away_s > 0
             assert away_s == await told("outage_seconds_total{pool=main}"), "it is over"
             assert await told("outages_total{pool=main}") == 1
-            assert await told("connections_total") >= 2
+            assert await told("connections_total{pool=main}") >= 2
         finally:
             gate.stop()
             store.terminate()

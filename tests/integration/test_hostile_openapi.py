@@ -16,6 +16,7 @@ from support.gateway import Gateway, config, engine, gateway, key_of, lane
 from support.raw import ask, request
 
 from fairgate import errors
+from fairgate.admission.link import Link
 from fairgate.config import Config, Pool
 from fairgate.errors import Refusal
 from fairgate.gateway.app import Gateway as GatewayApp
@@ -44,14 +45,18 @@ def described(gate: Gateway) -> dict[str, Any]:
 
 
 def test_every_route_is_described_and_no_other(described: dict[str, Any]) -> None:
-    app = GatewayApp(Runtime(Config(pools={"main": Pool(lanes={})})))
+    runtime = Runtime(Config(pools={"main": Pool(lanes={})}))
+    runtime.link = Link("redis://127.0.0.1:1")
+    app = GatewayApp(runtime)
     routes = {it.path for it in app._others.routes if isinstance(it, Route)}
+    routes -= {it.path for it in app.for_operators() if isinstance(it, Route)}
     assert described["paths"].keys() == {re.sub(r":path\}", "}", path) for path in routes}
 
 
 def test_every_refusal_is_described(described: dict[str, Any]) -> None:
     kinds = [it for it in vars(errors).values() if isinstance(it, type) and issubclass(it, Refusal)]
-    statuses = {str(kind.status) for kind in kinds if kind is not Refusal}
+    operators = {errors.Conflict, errors.Invalid, errors.PreconditionFailed}
+    statuses = {str(kind.status) for kind in kinds if kind not in {Refusal, *operators}}
     assert described["components"]["responses"].keys() == statuses
     for kind in statuses:
         assert described["components"]["responses"][kind]["description"]

@@ -115,6 +115,11 @@ async def flood(gates: list[Gateway]) -> None:
     assert sorted(set(statuses)) == [200, 429]
 
 
+async def flood_on(gates: list[Gateway]) -> None:
+    while True:
+        await flood(gates)
+
+
 def queries() -> list[tuple[str, str]]:
     """Title and query of every panel, as Grafana sends them with all chosen."""
     panels = json.loads((DEPLOY / "grafana" / "fairgate.json").read_text())["panels"]
@@ -146,10 +151,14 @@ async def test_everything_that_is_asked_is_told_and_what_breaks_is_reported(site
         missing[:] = [(title, query) for title, query in missing if not it.query(query)]
         return not missing
 
+    load = asyncio.create_task(flood_on(site.gates))  # some tell only of what happens just now
     try:
         await eventually(all_told)
     except AssertionError:
         raise AssertionError(f"no data for {missing}") from None
+    finally:
+        load.cancel()
+        await asyncio.gather(load, return_exceptions=True)
 
     rules = {rule["name"]: rule for group in groups(it) for rule in group["rules"]}
     assert {rule["health"] for rule in rules.values()} == {"ok"}

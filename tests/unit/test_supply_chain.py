@@ -103,8 +103,17 @@ def requirements() -> list[Requirement]:
     itself, groups = told["project"], told["dependency-groups"]
     assert isinstance(itself, dict)
     assert isinstance(groups, dict)
-    lines = [*itself["dependencies"], *itself["optional-dependencies"]["loadgen"], *groups["dev"]]
-    return [Requirement(line) for line in lines]
+    lines = [*itself["dependencies"], *itself["optional-dependencies"]["loadgen"]]
+    return [Requirement(line) for line in (*lines, *members(groups, "dev"))]
+
+
+def members(groups: dict[str, list[str | dict[str, str]]], name: str) -> Iterator[str]:
+    """Of a dependency group, and of those that it includes."""
+    for line in groups[name]:
+        if isinstance(line, str):
+            yield line
+        else:
+            yield from members(groups, line["include-group"])
 
 
 def locked() -> dict[str, Version]:
