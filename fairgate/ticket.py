@@ -57,6 +57,8 @@ class Ticket:
         """For answers that the client does not get."""
         self.queue_s = 0.0
         """Seconds in line so far."""
+        self.from_engine = False
+        """An engine's answer is passed on, not an app's own."""
         self.hides_usage = False
         """The answer's usage event was asked for by us, and is not for the client."""
         self.reported: Usage | None = None
@@ -97,6 +99,7 @@ class Ticket:
         """
         if self.plan is not None and self.grant is not None:
             self._use(self.plan.draft(self.grant.lane))
+        self.from_engine = True
         self.hides_usage = self.call.needs_usage
         return rewrite(
             self.body,

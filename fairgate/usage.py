@@ -14,6 +14,7 @@ from msgspec import DecodeError, Raw, Struct
 from msgspec.json import Decoder
 
 from fairgate.codec import Route
+from fairgate.errors import EngineError
 from fairgate.headers import sse_error
 
 HEAD_BYTES = 4 * 1024
@@ -109,11 +110,16 @@ class UsageScanner:
         """Events that carried output: engines send one or more tokens with each."""
         self.failed = False
         """The engine reported an error within the stream."""
+        self.checks_events = False
+        """Data in events must be JSON, as engines send; an app's own stream may hold anything."""
         self.response_id = b""
         """Of an answer of ``/v1/responses``: what the next call names as the previous one."""
 
     def feed(self, chunk: bytes) -> bytes:
-        """Look at the next bytes of the answer and return what to send on (may be empty)."""
+        """Look at the next bytes of the answer and return what to send on (may be empty).
+
+        Raises ``EngineError`` where :attr:`checks_events` finds what no client could read.
+        """
         return chunk
 
     def finish(self) -> bytes:
@@ -234,6 +240,8 @@ class SseScanner(UsageScanner):
 
     def _look(self, lines: bytes) -> bool:
         """Whether a usage may be in them."""
+        if self.checks_events and not self._passed and not _is_sound(lines):
+            raise EngineError("an event that is no JSON")
         self.events += lines.count(self._output[0]) or lines.count(self._output[1])
         if b'"error"' in lines and _ERROR_EVENT.search(lines):
             self.failed = True
@@ -279,6 +287,25 @@ def _is_last_event(data: bytearray) -> bool:
         if name == b"data" and value.strip() != b"[DONE]" and not _is_json(value):
             return False
     return True
+
+
+def _is_sound(events: bytes) -> bool:
+    """Whether all data in whole ``events`` is JSON, or the mark of the end."""
+    if events.startswith(b"data: ") and events.find(b"\n") == len(events) - 2:
+        return _is_data(events[6:-2])  # as nearly all are
+    data: list[bytes] = []
+    for line in (*events.splitlines(), b""):
+        if line.startswith(b"data:"):
+            data.append(line[5:])
+        elif not line and data:
+            if not _is_data(b"\n".join(data)):
+                return False
+            data.clear()
+    return True
+
+
+def _is_data(value: bytes) -> bool:
+    return _is_json(value) or value.strip() in (b"[DONE]", b"")
 
 
 def _is_json(data: bytes | bytearray) -> bool:

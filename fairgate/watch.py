@@ -111,6 +111,7 @@ class Watch:
         if self.status < HTTPStatus.BAD_REQUEST:
             kind = answered.get(b"content-type", b"")
             self.scanner = ticket.meter.scanner(kind, hide_usage=ticket.hides_usage)
+            self.scanner.checks_events = ticket.from_engine
             if ticket.hides_usage:
                 withheld.add(b"content-length")  # the app counted what is withheld
         return {**message, "headers": headers.merged(sent, self._added(ticket), withheld)}

@@ -58,7 +58,8 @@ class Families:
 
 def standardised(x: Array, mean: Array, scale: Array) -> Array:
     """In deviations from the mean, cut at three."""
-    return np.clip((x - mean) / scale, -_CUT, _CUT).astype(np.float32)
+    cut: Array = np.clip((x - mean) / scale, -_CUT, _CUT).astype(np.float32)
+    return cut
 
 
 def families_arrays(families: Families) -> dict[str, Array]:

@@ -404,10 +404,31 @@ async def test_after_the_first_byte_the_client_is_told_in_the_stream(site, start
 
 
 @pytest.mark.parametrize(
-    "part", [b"data: {nonsense\n\n", b"nonsense\n\n", b"\xff\xfe\x00\n\n", b"data\n\n:\n\n"]
+    "part", [b"data: {nonsense\n\n", b'event: x\ndata: {"a":\n\n', b"data: \xff\n\n"]
 )
-async def test_malformed_events_pass_and_are_settled(site, http, start, name, part):
-    """Events are not read, so what is wrong in them is the client's to see."""
+async def test_an_event_that_no_client_could_read_breaks_the_stream_off(
+    site, http, start, name, part
+):
+    async def malformed(request: web.Request) -> web.StreamResponse:
+        response = await begun(request)
+        await response.write(part + EVENT + DONE)
+        return response
+
+    await start(site, malformed, malformed)
+    with pytest.raises(openai.APIError, match="no JSON"):
+        await streamed(site, name)
+    assert (await settled_once(site, name))["outcome"] == "error"
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        b"nonsense\n\n", b"\xff\xfe\x00\n\n", b"data\n\n:\n\n", b'data: {"a":\ndata: 1}\n\n',
+        b"data:{}\r\n\r\n", b"data:\n\n",
+    ],
+)  # fmt: skip
+async def test_what_clients_overlook_passes(site, http, start, name, part):
+    """Fields of other names, events without data, JSON of several lines."""
 
     async def malformed(request: web.Request) -> web.StreamResponse:
         response = await begun(request)

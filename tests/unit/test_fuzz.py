@@ -65,11 +65,11 @@ def test_what_is_read_of_a_body_is_what_an_engine_reads(body: bytes, path: str) 
         assert refusal.status in (400, 404)  # noqa: PT017
         assert len(refusal.message) < 500  # noqa: PT017
         return
-    pairs = json.loads(sent, object_pairs_hook=list)  # as vLLM reads it
+    pairs = json.loads(sent, object_pairs_hook=list, parse_int=integer)  # as vLLM reads it
     names = [name for name, _ in pairs]
     assert len(set(names)) == len(names)  # nothing is left to two readings
-    engine = json.loads(sent)
-    client = json.loads(body)
+    engine = json.loads(sent, parse_int=integer)
+    client = json.loads(body, parse_int=integer)
     assert (engine["model"], engine["priority"], engine["cache_salt"]) == ("lane", 3, "ours")
     ours = {"model", "priority", "cache_salt", "stream_options"}
     assert {k: v for k, v in engine.items() if k not in ours} == {
@@ -81,6 +81,11 @@ def test_what_is_read_of_a_body_is_what_an_engine_reads(body: bytes, path: str) 
         assert call.max_output_tokens == max((cap for cap in asked if cap), default=None)
         assert call.n == max(engine.get("n") or 1, engine.get("best_of") or 1)
         assert call.stream is (engine.get("stream") is True)
+
+
+def integer(digits: str) -> int | str:
+    """Python's ``int`` takes no more of them."""
+    return int(digits) if len(digits) < 4300 else digits
 
 
 def config() -> Config:
@@ -172,7 +177,8 @@ def test_any_answer_passes_and_tells_a_use_that_can_be(
     assert 0 <= usage.cached_tokens <= (usage.prompt_tokens or 0)
     assert 0 <= usage.completion_tokens <= MOST_TOKENS
     whole = b"".join(parts)
-    assert passed == whole or (hide and len(passed) < len(whole))
+    cut = b"ended inside an event" in passed
+    assert passed == whole or (hide and len(passed) < len(whole)) or cut
 
 
 def held_bytes(scanner: UsageScanner) -> int:
