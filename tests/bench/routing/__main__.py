@@ -39,7 +39,7 @@ def main(
     wanted = parts.split(",")
 
     def tell(title: str, rows: list[dict[str, str]]) -> None:
-        typer.echo(f"\n{title}\n\n{show(filled(rows))}")
+        typer.echo(f"\n{title}\n\n{show(signal.filled(rows))}")
 
     if "signal" in wanted or "promise" in wanted:
         _pair(data, wanted, encoder, seeds, cache, tell)
@@ -56,12 +56,6 @@ def main(
         tell("Task families from 500 labels", list(uncertainty.rows(data / PRO_FILE, cache)))
     if "speed" in wanted:
         tell("Cost", list(speed.rows(data / PAIR_FILE)))
-
-
-def filled(rows: list[dict[str, str]]) -> list[list[str]]:
-    """A header, then every row with every column, in the order of appearance."""
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    return [columns, *([row.get(column, "") for column in columns] for row in rows)]
 
 
 def _pair(

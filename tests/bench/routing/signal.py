@@ -142,3 +142,9 @@ def written(values: list[float]) -> str:
     """Mean and half-width of the interval."""
     mean, half = metrics.interval(values)
     return f"{mean:.3f} ±{half:.3f}"
+
+
+def filled(rows: list[dict[str, str]]) -> list[list[str]]:
+    """A header, then every row with every column, in the order of appearance."""
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    return [columns, *([row.get(column, "") for column in columns] for row in rows)]

@@ -20,8 +20,8 @@ from fairgate.routing.learning import records
 from fairgate.routing.learning.evaluation import evaluate
 from fairgate.routing.learning.records import Records
 from loadgen.report import markdown_table, plain_table
-from tests.bench.routing.__main__ import filled
 from tests.bench.routing.data import PAIR_FILE
+from tests.bench.routing.signal import filled
 from tests.bench.routing_real import cold as few
 from tests.bench.routing_real import exams, labelled, tasks, through
 from tests.bench.routing_real.plan import split
