@@ -131,7 +131,7 @@ class Look:
     free: dict[str, dict[str, str]]
     tenants: dict[str, Account]
     users: dict[str, Account]
-    quiet: bool
+    quiet: bool = False
     """Nothing is granted, or was until just now, since the store was away: engines show no room."""
 
 
