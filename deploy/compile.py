@@ -24,7 +24,7 @@ MODULES = (
     "accounting", "admission/ledger", "admission/link", "admission/places", "admission/queue",
     "admission/wire", "codec", "distribution", "engines/http_client", "engines/http_connection",
     "engines/http_transport", "exchange", "gateway/forward", "headers", "identity", "inbox",
-    "metering", "metrics/__init__", "metrics/tenants", "metrics/waste", "pool", "prompt", "routes",
+    "metrics/__init__", "metrics/tenants", "metrics/waste", "pool", "prompt", "routes",
     "routing/routed", "tally", "ticket", "usage", "watch", "within",
 )  # fmt: skip
 

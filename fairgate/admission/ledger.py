@@ -290,7 +290,7 @@ def _report(engine: EngineReport) -> dict[str, Any]:
     }
 
 
-def _admitted(reply: list[bytes]) -> Admitted | Denied | Unknown | Down:
+def _admitted(reply: list[Any]) -> Admitted | Denied | Unknown | Down:
     match reply[0]:
         case b"granted":
             limits = _view(reply[4:])
@@ -308,7 +308,7 @@ def _admitted(reply: list[bytes]) -> Admitted | Denied | Unknown | Down:
             return Unknown()
 
 
-def _view(numbers: Sequence[bytes]) -> LimitView | None:
+def _view(numbers: Sequence[Any]) -> LimitView | None:
     if len(numbers) < _VIEW:
         return None
     requests, left, reset, tokens, tokens_left, tokens_reset = map(int, numbers)
