@@ -208,10 +208,6 @@ def _moment(asked: Asked, name: str) -> int | None:
         raise Invalid([f"{name}: {error}"]) from None
 
 
-def _time(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds")
-
-
 def _tagged(shape: Any) -> Reply:
     return Reply(shape, etag=etag(shape))
 
