@@ -390,7 +390,8 @@ class Admission:
             if doubt and before is not None:
                 self._spawn(self._line_up_again())
             self._hand_out(renewed.grants)
-            if not renewed.more:
+            has_told = doubt and renewed.quiet_s > 0  # which the store is waiting to hear
+            if not renewed.more and not has_told:
                 return
 
     def _note_renewed(self, renewed: Renewed) -> None:

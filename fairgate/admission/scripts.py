@@ -11,6 +11,8 @@ _SHARED = (
     "usage",
     "grant",
 )  # fmt: skip
+_FRONT = {"renew": ("recovery",)}
+"""What only one script needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,7 @@ class Script:
 def load_script(name: str) -> Script:
     """Read one of the package's scripts: ``admit``, ``settle``, ``cancel``, ``renew``, ``view`` or
     ``inspect``."""
-    return compose_script(name, _read(name))
+    return compose_script(name, b"\n".join(map(_read, (*_FRONT.get(name, ()), name))))
 
 
 def compose_script(name: str, text: bytes) -> Script:

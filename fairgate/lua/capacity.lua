@@ -28,13 +28,19 @@ function fg.kv_taken(lane, engine, kv)
 end
 
 function fg.has_room(lane)
+  if fg.settings.quiet then
+    return false
+  end
   local best = redis.call('ZREVRANGE', fg.free_key(lane), 0, 0, 'WITHSCORES')
   return best[1] and tonumber(best[2]) >= 1
 end
 
 -- The engine with most free sequences that has room for `kv` tokens, and how many it takes there;
--- `avoid` only if no other has room.
+-- `avoid` only if no other has room. None while the pool is quiet.
 function fg.pick(lane, kv, avoid)
+  if fg.settings.quiet then
+    return nil
+  end
   local best = redis.call('ZREVRANGE', fg.free_key(lane), 0, 0, 'WITHSCORES')
   if not best[1] or tonumber(best[2]) < 1 then
     return nil

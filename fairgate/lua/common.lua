@@ -53,16 +53,18 @@ function fg.write_record(name, ttl_ms, ...)
 end
 
 -- Fills `fg.settings`: the policy, which is a record that `renew` writes as `rules`, the base of the
--- tenants' counters, and the counter of whom was served last. False when the store does not know
+-- tenants' counters, the counter of whom was served last, and whether the pool is `quiet` (see
+-- recovery.lua). False when the store does not know
 -- the pool (never configured, restarted empty, or of another version: the next `renew` writes it).
 function fg.load_settings()
-  local values = redis.call('HMGET', KEYS[1], 'rules', 'base', 'last_served')
+  local values = redis.call('HMGET', KEYS[1], 'rules', 'base', 'last_served', 'quiet')
   fg.settings = fg.unpack_record(values[1])
   if not fg.settings then
     return false
   end
   fg.settings.base = tonumber(values[2]) or 0
   fg.settings.last_served = tonumber(values[3]) or 0
+  fg.settings.quiet = values[4] and true
   return true
 end
 

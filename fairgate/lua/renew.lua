@@ -9,38 +9,13 @@
 --       9 gateways that it last knew to be alive, if it lost the store meanwhile; 0 if it did not
 -- Reply one JSON object: epoch, now, joined (since when the gateway has been alive without a gap; its
 --       lines do not outlive one), gateways (alive), rank (of this one among them, from 0), more
---       (grants are left for another call), grants, quiet (ms until anything is granted), lanes
---       {free, waiting, limit, seqs}, apps (their profiles)
+--       (grants are left for another call), grants, quiet (ms until anything is granted, see
+--       recovery.lua), lanes {free, waiting, limit, seqs}, apps (their profiles)
 
 local now = fg.clock(ARGV[1])
 local gateway, lease_ms = ARGV[2], tonumber(ARGV[3])
 local gateways_key = fg.PREFIX .. 'gateways'
-local peers = tonumber(ARGV[9])
-
--- Where nobody has renewed for more than a beat, the store was away for all of them, or lost all it
--- knew: whoever is silent is not dead, and what they run meanwhile is not known. So nobody is swept,
--- and nothing granted, until each had time to come back and say.
-local BEAT = lease_ms / 5
-local GRACE_MS = 1.25 * BEAT
-
-local function recover()
-  local last = redis.call('ZREVRANGE', gateways_key, 0, 0, 'WITHSCORES')
-  local alive_until = tonumber(last[2]) or 0
-  if alive_until > now + lease_ms - 1.1 * BEAT or peers == 0 and alive_until >= now then
-    return
-  end
-  for _, name in ipairs(redis.call('ZRANGEBYSCORE', gateways_key, '-inf', now + GRACE_MS)) do
-    redis.call('ZADD', gateways_key, now + GRACE_MS, name)
-  end
-  if peers > 1 then
-    redis.call('HSET', KEYS[1], 'quiet_until', string.format('%.0f', now + GRACE_MS))
-  end
-end
-
-if peers > 0 or redis.call('ZSCORE', gateways_key, gateway) then -- not on its first call
-  recover()
-end
-local quiet_ms = math.max(0, (tonumber(redis.call('HGET', KEYS[1], 'quiet_until')) or 0) - now)
+local quiet_ms = fg.recover(gateway, tonumber(ARGV[9]), ARGV[8] == '1', lease_ms, now)
 
 if not fg.gateway_lives(gateway, now) then
   redis.call('HSET', fg.PREFIX .. 'joined', gateway, string.format('%.3f', now))
@@ -128,10 +103,6 @@ local function report(e)
     'adapted_at', adapted_at, 'up', e.up, 'seen', now)
   redis.call('SADD', fg.key('engines', e.lane), e.name)
   fg.show_free(e.lane, e.name)
-  local free = quiet_ms > 0 and redis.call('ZSCORE', fg.free_key(e.lane), e.name)
-  if free and tonumber(free) > 0 then
-    redis.call('ZADD', fg.free_key(e.lane), 0, e.name)
-  end
 end
 
 for _, e in ipairs(cjson.decode(ARGV[6])) do

@@ -69,8 +69,6 @@ _LOOK = compose_script(
           rc = a.rc, tc = a.tc}
       end
     end
-    local quiet_until = tonumber(redis.call('HGET', KEYS[1], 'quiet_until')) or 0
-    look.quiet = quiet_until > fg.clock('') - 2000
     return cjson.encode(look)
     """,
 )
@@ -131,8 +129,6 @@ class Look:
     free: dict[str, dict[str, str]]
     tenants: dict[str, Account]
     users: dict[str, Account]
-    quiet: bool = False
-    """Nothing is granted, or was until just now, since the store was away: engines show no room."""
 
 
 async def look(client: Redis, pool: str) -> Look:
@@ -143,8 +139,7 @@ async def look(client: Redis, pool: str) -> Look:
 
 
 def _nothing(name: str) -> Any:
-    nothing: dict[str, Any] = {"requests": [], "quiet": False}
-    return nothing.get(name, {})
+    return [] if name == "requests" else {}
 
 
 def violations(seen: Look) -> list[str]:
@@ -198,8 +193,7 @@ def _engines(seen: Look) -> list[str]:
             found.append(f"engine {name}: {e.kv} KV tokens reserved, leases of others")
         lane, _, engine = name.partition(":")
         free = seen.free.get(lane, {}).get(engine)
-        hushed = seen.quiet and free is not None and float(free) == 0
-        if free is not None and not hushed and float(free) != int(float(e.limit)) - int(e.seqs):
+        if free is not None and float(free) != int(float(e.limit)) - int(e.seqs):
             found.append(f"engine {name}: {free} free of {e.limit}, {e.seqs} reserved")
     return found
 
