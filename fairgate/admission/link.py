@@ -58,7 +58,10 @@ class _Call:
         self.first = False
         """Of its batch."""
 
-    def command(self, *, whole: bool) -> Command:
+    def as_function(self) -> Command:
+        return (b"FCALL", self.script.function, len(self.keys), *self.keys, *self.args)
+
+    def as_script(self, *, whole: bool) -> Command:
         if whole:
             return (b"EVAL", self.script.text, len(self.keys), *self.keys, *self.args)
         return (b"EVALSHA", self.script.sha, len(self.keys), *self.keys, *self.args)
@@ -146,15 +149,17 @@ class Link:
         if self._watchdog is None:
             wait_s = self._timeout_s * (1 - _SECOND_LOOK)
             self._watchdog = self._loop.call_later(wait_s, self._check_silence)
-        wire.send(self._command(call) for call in batch)
+        wire.send(self._command(call, wire) for call in batch)
 
-    def _command(self, call: _Call) -> Command:
+    def _command(self, call: _Call, wire: Wire) -> Command:
         """A script's first call on a connection carries its text: the server may not have it, and
         who is told so only by the replies loses the order of its calls."""
+        if wire.has_functions and call.script.function:
+            return call.as_function()
         first = call.script.sha not in self._introduced
         if first:
             self._introduced.add(call.script.sha)
-        return call.command(whole=first)
+        return call.as_script(whole=first)
 
     def _reconnect(self) -> None:
         loop = asyncio.get_running_loop()
@@ -200,8 +205,9 @@ class Link:
 
     def _answer_error(self, call: _Call, reply: ReplyError) -> None:
         if is_no_script(reply) and self._wire is not None:
-            self._sent.append(call)  # a flush: once more, with the text
-            self._wire.send([call.command(whole=True)])
+            self._wire.has_functions = False  # all was flushed: once more, with the text
+            self._sent.append(call)
+            self._wire.send([call.as_script(whole=True)])
         elif is_elsewhere(reply) and call.turns < _TURNS:
             call.turns += 1
             self._astray.append(call)

@@ -6,11 +6,17 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
+import structlog
 from hiredis import ProtocolError, Reader, ReplyError, pack_command
 from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ResponseError
+
+from fairgate.admission.scripts import Library, load_library
 
 Command = tuple[str | bytes | int | float, ...]
+
+log = structlog.get_logger("fairgate.admission")
 
 
 class Wire(asyncio.Protocol):
@@ -28,7 +34,11 @@ class Wire(asyncio.Protocol):
         heard: Callable[[Any], None],
         lost: Callable[[Wire, str], None],
         resumed: Callable[[], None],
+        *,
+        has_functions: bool,
     ) -> None:
+        self.has_functions = has_functions
+        """The server has the library of :func:`load_library`."""
         self._connection = connection
         self._heard = heard
         self._lost = lost
@@ -59,10 +69,11 @@ class Wire(asyncio.Protocol):
         connection: AbstractConnection = pool.make_connection()
         try:
             await connection.connect()
+            has_functions = await _provide(load_library(), connection)
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
-        return cls(connection, heard, lost, resumed)
+        return cls(connection, heard, lost, resumed, has_functions=has_functions)
 
     def send(self, commands: Iterable[Command]) -> None:
         """Write all at once. Does not wait; see :attr:`paused`."""
@@ -93,9 +104,23 @@ class Wire(asyncio.Protocol):
         self._resumed()
 
 
+async def _provide(library: Library, connection: AbstractConnection) -> bool:
+    """See to it that the server has ``library``. False where it takes none: too old, of another
+    make, full, or these are not for us."""
+    try:
+        await connection.send_command("FUNCTION", "LIST", "LIBRARYNAME", library.name)
+        if not await connection.read_response():
+            await connection.send_command("FUNCTION", "LOAD", "REPLACE", library.text)
+            await connection.read_response()
+    except ResponseError as error:
+        log.info("the store takes no functions; it is sent scripts instead", error=str(error))
+        return False
+    return True
+
+
 def is_no_script(reply: ReplyError) -> bool:
-    """The server does not have the script that was called by its digest."""
-    return str(reply).startswith("NOSCRIPT")
+    """The server does not have the script or function that was called."""
+    return str(reply).startswith(("NOSCRIPT", "ERR Function not found"))
 
 
 def is_elsewhere(reply: ReplyError) -> bool:

@@ -10,7 +10,6 @@
 
 local WINDOW_MS = 60000
 fg.DAY_MS = 86400000
-local accounts = {}
 
 function fg.new_account()
   return {
@@ -20,7 +19,7 @@ function fg.new_account()
 end
 
 function fg.account(name)
-  local a = accounts[name]
+  local a = fg.accounts[name]
   if a then
     return a
   end
@@ -29,12 +28,12 @@ function fg.account(name)
     s = s, b = b, lifted = lifted, ls = ls, ub = ub, waiting = waiting, flight = flight,
     window = window, rc = rc, rp = rp, tc = tc, tp = tp, day = day, du = du,
   } or fg.new_account()
-  accounts[name] = a
+  fg.accounts[name] = a
   return a
 end
 
 function fg.save_accounts()
-  for name, a in pairs(accounts) do
+  for name, a in pairs(fg.accounts) do
     if a.dirty then
       fg.write_record(name, fg.settings.state_ttl_ms, a.s, a.b, a.lifted, a.ls, a.ub, a.waiting,
         a.flight, a.window, a.rc, a.rp, a.tc, a.tp, a.day, a.du)

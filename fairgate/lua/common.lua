@@ -1,14 +1,20 @@
--- Names of keys, clock, records and settings. The loader puts this file in front of every script.
+-- Names of keys, clock, records and settings. The first of the shared files (admission/scripts.py).
 --
 -- KEYS[1] is always 'fg:{pool}:settings'; keys that a script finds on its way derive from its
 -- prefix, so that they share the pool's hash tag and slot.
 --
--- What the files share is in `fg`. A script makes all its functions anew in each call, and one that
--- refers to many outer locals takes far longer to make than one that refers to a single table.
+-- What the files share is in `fg`. It outlives a call where the store keeps our functions, so what is
+-- only good for one call is made in `begin`, and files do nothing but define when they are read.
 
 local fg = {}
-fg.PREFIX = string.sub(KEYS[1], 1, -9)
 fg.NOBODY = '-' -- stands for tenant or user in a line that does not tell them apart
+
+-- Every call begins with it. What `account`, `lane_record` and `profile` read is kept until the end.
+function fg.begin()
+  fg.PREFIX = string.sub(KEYS[1], 1, -9)
+  fg.settings = nil
+  fg.accounts, fg.lanes, fg.profiles = {}, {}, {}
+end
 
 function fg.key(kind, name)
   return fg.PREFIX .. kind .. ':' .. name

@@ -5,10 +5,8 @@
 --   active_weight   see headroom.lua
 --   pace_ms, granted_at   mean time between two grants from the line, and the last one; nil: none
 
-local lanes = {}
-
 function fg.lane_record(name)
-  local lane = lanes[name]
+  local lane = fg.lanes[name]
   if not lane then
     lane = {}
     lane.waiting, lane.max_waiting, lane.max_waiting_per_tenant, lane.limit, lane.active_weight,
@@ -18,13 +16,13 @@ function fg.lane_record(name)
         waiting = 0, max_waiting = 0, max_waiting_per_tenant = 0, limit = 0, active_weight = 0,
       }
     end
-    lanes[name] = lane
+    fg.lanes[name] = lane
   end
   return lane
 end
 
 function fg.save_lanes()
-  for name, lane in pairs(lanes) do
+  for name, lane in pairs(fg.lanes) do
     if lane.dirty then
       fg.write_record(fg.key('lane', name), nil, lane.waiting, lane.max_waiting,
         lane.max_waiting_per_tenant, lane.limit, lane.active_weight, lane.pace_ms, lane.granted_at)

@@ -7,14 +7,13 @@
 --   bytes_per_token  running mean over prompts
 
 local MEMORY = 2000 -- older requests fade
-local profiles = {}
 
 function fg.profile(name)
-  local p = profiles[name]
+  local p = fg.profiles[name]
   if not p then
     p = {}
     p.samples, p.mean_cost, p.output_quantile, p.bytes_per_token = fg.read_record(name)
-    profiles[name] = p
+    fg.profiles[name] = p
   end
   return p
 end
@@ -28,7 +27,7 @@ function fg.pool_profile(app)
 end
 
 function fg.save_profiles()
-  for name, p in pairs(profiles) do
+  for name, p in pairs(fg.profiles) do
     if p.dirty then
       fg.write_record(name, p.ttl_ms, p.samples, p.mean_cost, p.output_quantile, p.bytes_per_token)
     end

@@ -14,7 +14,7 @@ from typing import Any, Final
 import hiredis
 
 from fairgate.admission.link import Argument, Link
-from fairgate.admission.scripts import Script
+from fairgate.admission.scripts import Script, load_library
 from fairgate.errors import StoreError
 
 EPOCH_S = 1_700_000_040.0
@@ -41,6 +41,7 @@ class InstantLink(Link):
         """Script calls so far."""
         self._run(("HELLO", "3"))
         self._run(("FLUSHALL",))
+        self._run(("FUNCTION", "LOAD", "REPLACE", load_library().text))
 
     def listen(self, channel: str, hear: Callable[[str], None]) -> None:
         """Call ``hear`` with everything that scripts publish on ``channel`` from now on."""
@@ -63,6 +64,8 @@ class InstantLink(Link):
     def run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Any:
         """Run a script with exactly these arguments; answers what it replies, errors too."""
         rest = (len(keys), *keys, *args)
+        if script.function:
+            return self._run(("FCALL", script.function, *rest))
         reply = self._run(("EVALSHA", script.sha, *rest))
         if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT"):
             reply = self._run(("EVAL", script.text, *rest))

@@ -21,6 +21,7 @@ from fairgate.admission.ledger import Ledger
 from fairgate.admission.link import Link
 from fairgate.admission.model import Ask, EngineReport, Grant, Served
 from fairgate.admission.queue import Admission
+from fairgate.admission.scripts import load_library
 from fairgate.config import Queue
 from fairgate.errors import NoEngine, QueueTimeout, StoreError, Throttled, Unavailable
 from fairgate.policy import resolve_policy
@@ -323,11 +324,33 @@ async def test_standing_still_is_not_taken_for_the_stores_silence(gate, ledger):
     await eventually(ledger.idle)
 
 
-async def test_a_store_that_lost_the_scripts_is_given_them_again(gate, ledger, valkey):
-    valkey.script_flush()
-    grant = await gate.acquire(ask())
-    valkey.script_flush()
-    await gate.settle(grant.id, USED)
+async def test_a_store_that_lost_the_functions_is_sent_scripts_and_again_if_it_loses_those(
+    gate, ledger, valkey
+):
+    assert valkey.function_list(library=load_library().name)
+    for settles in range(3):
+        valkey.function_flush()
+        grant = await gate.acquire(ask())
+        valkey.script_flush()
+        await gate.settle(grant.id, USED)
+        assert ledger.tokens() == (settles + 1) * USED.tokens
+
+
+async def test_a_store_without_functions_is_sent_scripts(ledger, valkey, valkey_server):
+    valkey.function_flush()
+    valkey.acl_setuser("plain", enabled=True, passwords=["+p"], keys=["*"], channels=["*"],
+                       categories=["+@all"], commands=["-function", "-fcall"])  # fmt: skip
+    try:
+        async with Gate(valkey_server.replace("//", "//plain:p@"), "g0") as gate:
+            first = await gate.acquire(ask())
+            second = start(gate.acquire(ask()))
+            await in_line(ledger)
+            await gate.settle(first.id, USED)
+            await gate.settle((await second).id, USED)
+            await eventually(ledger.idle)
+    finally:
+        valkey.acl_deluser("plain")
+    assert not valkey.function_list()
 
 
 async def test_a_crowd_with_cold_feet_never_exceeds_capacity(ledger, valkey_server):

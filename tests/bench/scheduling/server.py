@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from fairgate.admission.scripts import load_script
 
 SCRIPTS = ("admit", "settle", "cancel", "renew")
-_OUTSIDE = {"eval", "evalsha", "info"}  # commands that no script calls
+_OUTSIDE = {"eval", "evalsha", "fcall", "info"}  # commands that no script calls
 _LOGGED = 100_000
 _QUICK_US = 20  # quicker than any script, slower than nearly all commands in one
 
@@ -21,7 +21,7 @@ class Server:
 
     def __init__(self, url: str) -> None:
         self._client = Redis.from_url(url, decode_responses=True)
-        self._names = {load_script(name).sha.decode(): name for name in SCRIPTS}
+        self._names = {load_script(name).function.decode(): name for name in SCRIPTS}
 
     async def close(self) -> None:
         """Disconnect."""
@@ -64,9 +64,9 @@ class Server:
         times: dict[str, list[int]] = defaultdict(list)
         for entry in entries:
             command, _, rest = _text(entry["command"]).partition(" ")
-            sha = rest.partition(" ")[0]
-            if command == "EVALSHA" and sha in self._names:
-                times[self._names[sha]].append(entry["duration"])
+            function = rest.partition(" ")[0]
+            if command == "FCALL" and function in self._names:
+                times[self._names[function]].append(entry["duration"])
         return dict(times)
 
 
