@@ -18,9 +18,20 @@
 local now = fg.clock(ARGV[1])
 local id, gateway = ARGV[2], ARGV[3]
 
-if not fg.load_settings() or not fg.gateway_lives(gateway, now) then
+if not fg.load_settings(gateway) or not fg.settings.joined then
   return {'unknown'}
 end
+local all_live = fg.settings.expires >= now
+if not all_live and not fg.gateway_lives(gateway, now) then
+  return {'unknown'}
+end
+
+local r = {id = id, gateway = gateway, continuation = false, passed = 0}
+local price_1_cost, exempt, preferred, tenant_limits, user_limits, app_limits
+r.tenant, r.tenant_weight, r.user, r.user_weight, r.app, price_1_cost, r.tokens, r.kv,
+  r.interaction, exempt, r.avoid, preferred, tenant_limits, user_limits, app_limits
+  = unpack(cmsgpack.unpack(ARGV[4]), 1, 15)
+fg.read_ahead(KEYS[2], KEYS[3], KEYS[4], fg.lane_key(preferred[1][1]), fg.own_profile_key(r))
 
 local function answer_queued(r)
   return 'queued', r.lane, fg.lane_record(r.lane).waiting, r.continuation and '1' or '0'
@@ -38,16 +49,14 @@ elseif known and known.state == 'waiting' then
 end
 
 local grants = {}
-for lane in pairs(fg.sweep(now, 8)) do
-  fg.grant_waiting(lane, now, grants)
+if not all_live then
+  for lane in pairs(fg.sweep(now, 8)) do
+    fg.grant_waiting(lane, now, grants)
+  end
 end
 
-local r = {id = id, gateway = gateway, continuation = false, passed = 0}
-local price_1_cost, exempt, preferred, tenant_limits, user_limits, app_limits
-r.tenant, r.tenant_weight, r.user, r.user_weight, r.app, price_1_cost, r.tokens, r.kv,
-  r.interaction, exempt, r.avoid, preferred, tenant_limits, user_limits, app_limits
-  = unpack(cmsgpack.unpack(ARGV[4]), 1, 15)
-if fg.user_account(r).new and fg.is_crowded(r.tenant) then
+r.tenant_account, r.user_account = fg.account(KEYS[3]), fg.account(KEYS[4])
+if r.user_account.new and fg.is_crowded(r.tenant) then
   r.user, r.user_weight, r.user_account = fg.CROWD, 1, nil
 end
 r.line_tenant, r.line_user = fg.line_names(r.tenant, r.user)
@@ -89,7 +98,7 @@ local function reply(...)
   if scopes[1] then
     for _, view in ipairs({tightest('rpm', 'rc', 'rp'), tightest('tpm', 'tc', 'tp')}) do
       for _, number in ipairs(view) do
-        table.insert(answer, string.format('%.0f', number))
+        table.insert(answer, number)
       end
     end
   end

@@ -13,7 +13,7 @@ fg.NOBODY = '-' -- stands for tenant or user in a line that does not tell them a
 function fg.begin()
   fg.PREFIX = string.sub(KEYS[1], 1, -9)
   fg.settings = nil
-  fg.accounts, fg.lanes, fg.profiles = {}, {}, {}
+  fg.accounts, fg.lanes, fg.profiles, fg.ahead = {}, {}, {}, {}
 end
 
 function fg.key(kind, name)
@@ -46,7 +46,21 @@ function fg.pack_record(...)
 end
 
 function fg.read_record(name)
-  return fg.unpack_record(redis.pcall('GET', name)) -- an error: the key is of another type
+  local packed = fg.ahead[name]
+  if packed == nil then
+    packed = redis.pcall('GET', name) -- an error: the key is of another type
+  else
+    fg.ahead[name] = nil
+  end
+  return fg.unpack_record(packed)
+end
+
+-- Fetches records that will be read, all in one call.
+function fg.read_ahead(...)
+  local packed = redis.call('MGET', ...)
+  for i = 1, #packed do
+    fg.ahead[select(i, ...)] = packed[i]
+  end
 end
 
 -- `ttl_ms`: milliseconds after which the record goes; nil for never.
@@ -59,18 +73,25 @@ function fg.write_record(name, ttl_ms, ...)
 end
 
 -- Fills `fg.settings`: the policy, which is a record that `renew` writes as `rules`, the base of the
--- tenants' counters, the counter of whom was served last, and whether the pool is `quiet` (see
--- recovery.lua). False when the store does not know
--- the pool (never configured, restarted empty, or of another version: the next `renew` writes it).
-function fg.load_settings()
-  local values = redis.call('HMGET', KEYS[1], 'rules', 'base', 'last_served', 'quiet')
-  fg.settings = fg.unpack_record(values[1])
+-- tenants' counters, the counter of whom was served last, whether the pool is `quiet` (see
+-- recovery.lua), and when the first lease `expires` if nobody renews. False when the store does not know the pool (never configured, restarted empty, or
+-- of another version: the next `renew` writes it). `gateway`: also whether that one is a member, since
+-- when it is `joined`; see `gateway_lives`.
+function fg.load_settings(gateway)
+  local values = redis.call('HMGET', KEYS[1], 'rules', 'base', 'last_served', 'quiet',
+    'expires', 'joined:' .. (gateway or ''))
+  if values[1] ~= fg.packed_rules then
+    fg.packed_rules, fg.rules = values[1], fg.unpack_record(values[1])
+  end
+  fg.settings = fg.rules
   if not fg.settings then
     return false
   end
+  fg.settings.dirty, fg.settings.joined = false, values[6]
   fg.settings.base = tonumber(values[2]) or 0
   fg.settings.last_served = tonumber(values[3]) or 0
   fg.settings.quiet = values[4] and true
+  fg.settings.expires = tonumber(values[5]) or 0
   return true
 end
 

@@ -266,7 +266,7 @@ function fg.sweep(now, budget)
   end
   if #waiting < budget and #held < budget then
     redis.call('ZREM', gateways, gateway)
-    redis.call('HDEL', fg.PREFIX .. 'joined', gateway)
+    redis.call('HDEL', KEYS[1], 'joined:' .. gateway)
   end
   return lanes
 end

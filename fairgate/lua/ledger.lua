@@ -67,7 +67,8 @@ end
 function fg.least_waiting(suffix)
   local least, member
   for _, lane in ipairs(fg.settings.lane_names) do
-    local head = redis.call('ZRANGE', fg.key('line', lane) .. suffix, 0, 0, 'WITHSCORES')
+    local head = fg.lane_record(lane).waiting > 0
+      and redis.call('ZRANGE', fg.key('line', lane) .. suffix, 0, 0, 'WITHSCORES') or {}
     if head[2] and (not least or tonumber(head[2]) < least) then
       member, least = head[1], tonumber(head[2])
     end

@@ -18,12 +18,20 @@ function fg.profile(name)
   return p
 end
 
+function fg.own_profile_key(r)
+  return fg.key('profile', r.tenant .. ':' .. r.app)
+end
+
 function fg.own_profile(r)
-  return fg.profile(fg.key('profile', r.tenant .. ':' .. r.app))
+  return fg.profile(fg.own_profile_key(r))
+end
+
+function fg.pool_profile_key(app)
+  return fg.key('app', app)
 end
 
 function fg.pool_profile(app)
-  return fg.profile(fg.key('app', app))
+  return fg.profile(fg.pool_profile_key(app))
 end
 
 function fg.save_profiles()

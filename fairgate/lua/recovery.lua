@@ -25,7 +25,7 @@ end
 
 -- One that asks without having lost the store has nothing to tell, unless it is new.
 local function note_return(gateway, peers, leaves, began)
-  local joined = tonumber(redis.call('HGET', fg.PREFIX .. 'joined', gateway))
+  local joined = tonumber(redis.call('HGET', KEYS[1], 'joined:' .. gateway))
   if peers > 0 and not leaves then
     redis.call('HSET', fg.PREFIX .. 'returning', gateway, '0')
   elseif joined and joined < began or redis.call('HEXISTS', fg.PREFIX .. 'returning', gateway) == 1 then

@@ -18,7 +18,7 @@ local gateways_key = fg.PREFIX .. 'gateways'
 local quiet_ms = fg.recover(gateway, tonumber(ARGV[9]), ARGV[8] == '1', lease_ms, now)
 
 if not fg.gateway_lives(gateway, now) then
-  redis.call('HSET', fg.PREFIX .. 'joined', gateway, string.format('%.3f', now))
+  redis.call('HSET', KEYS[1], 'joined:' .. gateway, string.format('%.3f', now))
 end
 
 -- What decides by whom and by what requests are told apart in line.
@@ -154,6 +154,8 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', fg.key('held', gateway), ARGV[7]
   end
 end
 
+local first = redis.call('ZRANGE', gateways_key, 0, 0, 'WITHSCORES')
+redis.call('HSET', KEYS[1], 'expires', first[2] or 0) -- none: the only one left
 local alive = redis.call('ZRANGEBYSCORE', gateways_key, now, '+inf')
 table.sort(alive)
 local rank = 0
@@ -178,7 +180,7 @@ end
 return cjson.encode({
   epoch = redis.call('HGET', KEYS[1], 'epoch'),
   now = string.format('%.3f', now),
-  joined = redis.call('HGET', fg.PREFIX .. 'joined', gateway),
+  joined = redis.call('HGET', KEYS[1], 'joined:' .. gateway),
   gateways = #alive,
   rank = rank,
   quiet = string.format('%.0f', quiet_ms),

@@ -14,6 +14,8 @@ local r = fg.load_settings() and fg.load_request(ARGV[2])
 if not r then
   return {'0'}
 end
+fg.read_ahead(fg.key('tenant', r.tenant), fg.key('user', r.tenant .. ':' .. r.user),
+  fg.lane_key(r.lane), fg.own_profile_key(r), fg.pool_profile_key(r.app))
 local cost, tokens, void = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6] == '1'
 fg.finish(r, cost, tokens, void, now, ARGV[12])
 if ARGV[11] ~= '' and not void then
