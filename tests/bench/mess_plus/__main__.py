@@ -39,7 +39,8 @@ def main() -> None:
     print(f"{len(stream)} requests, {options.seeds} orders; satisfied by one lane alone: {shares}")
     print(f"agreed {AGREED}, prices {stream.prices}, V {settings.thrift}, c {settings.exploration}")
     print("\nless what was agreed: mean over orders [least, largest]; cost of the dearest lane's;")
-    print("kept: orders in which the level is kept at the end; dearest: that lane alone\n")
+    print("kept: orders in which the level is kept at the end; dearest: that lane alone")
+    print("goals: worst >= -0.02, at the end >= 0, cost <= 0.5; after a shift it recovers\n")
     print(_HEAD)
     one = {"acme": AGREED}
     table = {
