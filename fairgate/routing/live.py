@@ -1,5 +1,4 @@
-"""Routing in one pool of a running gateway: decides, compares, listens to feedback, keeps in step
-with the other replicas."""
+"""Routing in one pool while its gateway runs: what happens to requests, feedback and heartbeats."""
 
 from __future__ import annotations
 
@@ -11,13 +10,12 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-import msgspec
-import numpy as np
 import structlog
 
 from fairgate.config import Lane
 from fairgate.configrouting import Routing
 from fairgate.errors import FairgateError, StoreError
+from fairgate.routing import notes
 from fairgate.routing.arms import PLAIN, make_arms, settings_by_itself
 from fairgate.routing.base import LaneView, Router, RouteRequest
 from fairgate.routing.best_route import Tariff
@@ -29,32 +27,17 @@ from fairgate.routing.library import Library
 from fairgate.routing.metrics import RoutingMetrics
 from fairgate.routing.price_order import PriceOrder
 from fairgate.routing.record import Recorder
+from fairgate.routing.replicas import Replicas
 from fairgate.routing.routed import Outcome, Routed
 from fairgate.routing.satisfaction import Satisfaction
 from fairgate.routing.sticky import Places
-from fairgate.routing.store import Judged, News, RoutingStore
+from fairgate.routing.store import Judged, RoutingStore
 from fairgate.routing.tallies import Tallies
 
 _NOTE_S = 0.2
 _BY_PRICE = PriceOrder()
 
 log = structlog.get_logger("fairgate.routing")
-
-
-class Note(msgspec.Struct, frozen=True, array_like=True):
-    """What the store keeps of a request until its feedback comes: no text, no user."""
-
-    lane: str
-    router: str
-    version: str
-    predicted: float | None
-    features: bytes
-    """Of a router that learns online, float16."""
-    recorded: bool
-
-
-_encode_note = msgspec.msgpack.Encoder().encode
-_decode_note = msgspec.msgpack.Decoder(Note).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +83,7 @@ class LiveRouting:
         self._debts = Debts()
         self._learners: dict[str, Satisfaction] = {}
         self._places = Places(time.monotonic, idle_s)
-        self._place = ""
+        self._replicas = Replicas(store, self._debts, self._places)
         self._changed = False
         self._stamps: Mapping[str, object] = {}
         self._beat: asyncio.Task[None] | None = None
@@ -203,23 +186,15 @@ class LiveRouting:
 
     def _ended(self, routed: Routed, outcome: Outcome) -> None:
         """Note what is needed when feedback comes, and record what is to be recorded."""
-        settings, request, decision = self.settings, routed.request, routed.decision
+        settings, request = self.settings, routed.request
         if settings is None:
             return
         self._costs.note(outcome.lane, outcome.seconds)
         model = self._lanes[outcome.lane].model or outcome.lane
         recorded = self._recorder.served(routed, outcome, model)
-        features = decision.features
-        note = Note(
-            lane=outcome.lane,
-            router=decision.router,
-            version=decision.version,
-            predicted=decision.predicted.get(outcome.lane),
-            features=b"" if features is None else features.astype("<f2").tobytes(),
-            recorded=recorded,
-        )
+        note = notes.encode(notes.note_of(routed, outcome, recorded=recorded))
         kept = self._store.note(
-            request.tenant, request.id, _encode_note(note),
+            request.tenant, request.id, note,
             kept_s=settings.feedback_s, most=settings.max_pending,
         )  # fmt: skip
         self._keep(kept)
@@ -260,7 +235,7 @@ class LiveRouting:
         judged = await self._judge(tenant, request_id, score, level, settings.feedback_s)
         if judged is None:
             return None
-        note = _decode_note(judged.note)
+        note = notes.decode(judged.note)
         self._debts.take_in({tenant: judged.debt})
         self._learn(note, score)
         self._metrics.judged(self._pool, note.router, note.lane, score)
@@ -283,10 +258,10 @@ class LiveRouting:
             await asyncio.sleep(wait_s)
         return None
 
-    def _learn(self, note: Note, score: float) -> None:
-        if note.features and (learner := self._learners.get(note.version)) is not None:
-            x = np.frombuffer(note.features, "<f2").astype(np.float32)
-            learner.learn(note.lane, x, score)
+    def _learn(self, note: notes.Note, score: float) -> None:
+        features, learner = note.vector(), self._learners.get(note.version)
+        if features is not None and learner is not None:
+            learner.learn(note.lane, features, score)
         if self._drift is not None and note.predicted is not None:
             self._drift.note(note.lane, note.predicted, score)
             for lane, (gap, alarm) in self._drift.gaps().items():
@@ -325,26 +300,6 @@ class LiveRouting:
         if lines := self._recorder.told():
             self._keep(self._store.tell(lines))
         for name, learner in list((self._learners or {"-": Satisfaction(())}).items()):
-            await self._exchange(name, learner)
-
-    async def _exchange(self, name: str, learner: Satisfaction) -> None:
-        """Tell what is new and take in what the others told. While the store is away it is kept."""
-        news = News(
-            rows=learner.news(),
-            places=self._places.news(),
-            requests=self._debts.news(),
-        )
-        try:
-            known = await self._store.sync(name, news, version=learner.version, place=self._place)
-        except StoreError:
-            learner.put_back(news.rows)
-            self._places.put_back(news.places)
-            self._debts.put_back(news.requests)
-            return
-        self._recorder.asked(known.recording)
-        self._place = known.place
-        self._places.take_in(known.places)
-        self._debts.take_in(known.debts)
-        if known.rows is not None:
-            learner.version = known.version
-            learner.take_in(known.rows)
+            wanted = await self._replicas.exchange(name, learner)
+            if wanted is not None:
+                self._recorder.asked(wanted)

@@ -4,7 +4,7 @@ Source: arXiv 2505.19947. Request t takes the lane m with the least ``V * E_m + 
 with s_m learned online; with probability ``min(1, c / t^(1/4))`` it explores. The paper then asks
 all models; a live request goes to the lane that was judged least, and only its answer is judged.
 Who is owed much gets the dearest lane, so that Q, and with it what is missed, stays bounded even
-where what was learned is wrong.
+where what was learned is wrong (:mod:`fairgate.routing.debts`).
 """
 
 from __future__ import annotations
@@ -54,13 +54,17 @@ class MessPlus:
 
     def route(self, request: RouteRequest, lanes: Sequence[LaneView]) -> Decision:
         """See :class:`fairgate.routing.base.Router`."""
-        usable = [lane for lane in by_price(lanes) if lane.up] or list(lanes)
+        known = by_price(lanes)
+        usable = [lane for lane in known if lane.up] or known
         features = self._features(request)
         success = self._satisfaction.predict(features)
         debt = self._debts.of(request.tenant)
         self._debts.count(request.tenant)
-        explores = self._rng.random() < self._exploration(debt.requests + 1)
-        if explores:
+        owed_much = debt.debt > MOST_OWED
+        explores = self._rng.random() < self._exploration(debt.requests + 1) and not owed_much
+        if owed_much:
+            chosen = usable[-1]
+        elif explores:
             chosen = min(usable, key=lambda lane: self._satisfaction.labels(lane.name))
         else:
             chosen = self._best(request, usable, success, debt.debt)
@@ -87,8 +91,6 @@ class MessPlus:
         debt: float,
     ) -> LaneView:
         agreed = DEFAULT_SATISFACTION if request.satisfaction is None else request.satisfaction
-        if debt > MOST_OWED:
-            return max(lanes, key=lambda lane: lane.price)
         costs = self._costs.relative()
         thrift = self._settings.thrift
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from fairgate.admission.link import Argument, Link
 from fairgate.admission.scripts import Script
-from fairgate.routing.debts import CAUTION, FIRST_DEBT, Debt, raised
+from fairgate.routing.debts import CAUTION, FIRST_DEBT, Debt
 
 STATE_S = 30 * 86_400.0
 """Debts and weights that nobody touches for so long are forgotten."""
@@ -83,7 +83,7 @@ class RoutingStore:
         """
         keys = (*self._notes(tenant), self._debt(tenant))
         args = (
-            _id(request_id), score, raised(agreed), round(kept_s * 1000),
+            _id(request_id), score, agreed, round(kept_s * 1000),
             FIRST_DEBT, CAUTION, round(STATE_S * 1000),
         )  # fmt: skip
         reply = await self._link.call(self._feedback, keys, args)

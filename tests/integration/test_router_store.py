@@ -12,7 +12,7 @@ import redis
 from support.live_routing import words
 
 from fairgate.admission.link import Link
-from fairgate.routing.debts import CAUTION, FIRST_DEBT, Debt, Debts, raised
+from fairgate.routing.debts import CAUTION, FIRST_DEBT, Debt, Debts
 from fairgate.routing.satisfaction import SIZE, Satisfaction
 from fairgate.routing.store import Judged, News, RoutingStore, _script
 from tests.bench.mess_plus.run import run
@@ -176,7 +176,7 @@ def test_levels_are_kept_with_the_debts_that_the_scripts_keep(valkey: redis.Redi
         valkey.hset(keys[2], "requests", debts.of(tenant).requests)
         debts.news()
         note(keys[:2], ["id", "note", 60_000, 100])
-        reply = feedback(keys, ["id", score, raised(agreed), 60_000, FIRST_DEBT, CAUTION, 60_000])
+        reply = feedback(keys, ["id", score, agreed, 60_000, FIRST_DEBT, CAUTION, 60_000])
         debts.take_in({tenant: Debt(float(reply[1]), int(reply[2]), int(reply[3]))})
 
     stream, levels = made_up(3000, seed=1), {"usual": 0.6, "strict": 0.7}

@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from fairgate.routing.best_of_heads import (
-    Heads,
+from fairgate.routing.learning.best_of_heads import Heads
+from fairgate.routing.learning.several_answers import (
     best_of_labels,
     fit_concentration,
     pairwise_accuracy,

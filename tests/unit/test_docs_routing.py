@@ -26,6 +26,6 @@ def test_the_figures_in_the_text_are_those_of_the_code() -> None:
     assert f"(`mess_plus.thrift`, {MessPlus().thrift:g})" in PAGE
     assert f"raised by {CAUTION:g} standard errors" in PAGE
     assert f"a debt of {FIRST_DEBT:g} requests" in PAGE
-    assert f"Above {MOST_OWED:g} it gets" in PAGE
+    assert f"less those {FIRST_DEBT:g}. Above {MOST_OWED:g} it gets" in PAGE
     assert f"({Routing().max_pending:,}) requests wait" in PAGE
     assert Routing().feedback_s == 3600

@@ -11,7 +11,7 @@ from fairgate.config import Lane
 from fairgate.configrouting import Drift
 from fairgate.configrouting import MessPlus as Settings
 from fairgate.routing.costs import LaneCosts
-from fairgate.routing.debts import Debts
+from fairgate.routing.debts import FIRST_DEBT, Debts
 from fairgate.routing.drift import DriftWatch
 from fairgate.routing.mess_plus import MessPlus
 from fairgate.routing.satisfaction import Satisfaction
@@ -33,7 +33,7 @@ def test_the_made_up_stream_needs_more_than_the_cheapest_lane() -> None:
 def test_a_level_is_kept_at_half_the_cost(feedback: float, seed: int) -> None:
     result = run(STREAM.shuffled(seed), {"acme": LEVEL}, feedback=feedback, seed=seed)["acme"]
     assert result.worst(after=1500) >= -0.02
-    assert result.last() >= -0.002
+    assert result.last() >= 0
     assert result.cost <= 0.5
 
 
@@ -41,7 +41,7 @@ def test_tenants_keep_levels_of_their_own_side_by_side() -> None:
     levels = {"modest": 0.5, "usual": 0.6, "strict": 0.72}
     results = run(STREAM.shuffled(3), levels, seed=3)
     for tenant, level in levels.items():
-        assert results[tenant].last() >= -0.01, tenant
+        assert results[tenant].last() >= 0, tenant
         assert results[tenant].agreed == level
     assert results["modest"].cost < results["usual"].cost < results["strict"].cost
 
@@ -79,11 +79,17 @@ def router(debts: Debts, satisfaction: Satisfaction, **settings: float) -> MessP
     )
 
 
+def paid(*tenants: str) -> Debts:
+    debts = Debts()
+    for tenant in tenants:
+        for _ in range(60):
+            debts.settle(tenant, 1.0, 0.5)
+    return debts
+
+
 def test_who_is_owed_nothing_gets_the_cheapest_lane() -> None:
-    debts, satisfaction = Debts(), Satisfaction(("small", "large"))
+    debts, satisfaction = paid("acme"), Satisfaction(("small", "large"))
     sut = router(debts, satisfaction, exploration=0.0)
-    for _ in range(60):
-        debts.settle("acme", 1.0, 0.5)
     assert debts.of("acme").debt == 0
     decision = sut.route(request(tenant="acme", satisfaction=0.5), lanes())
     assert [a.lane for a in decision.actions] == ["small", "large"]
@@ -98,7 +104,7 @@ def test_who_is_owed_nothing_gets_the_cheapest_lane() -> None:
 def test_exploration_takes_the_lane_that_was_judged_least() -> None:
     satisfaction = Satisfaction(("small", "large"))
     satisfaction.learn("large", words("x"), 1.0)
-    sut = router(Debts(), satisfaction, exploration=1.0)
+    sut = router(paid("acme", "new"), satisfaction, exploration=1.0)
     decision = sut.route(request(tenant="acme"), lanes())
     assert (decision.actions[0].lane, decision.reason) == ("small", "explore")
     satisfaction.learn("small", words("x"), 1.0)
@@ -106,6 +112,29 @@ def test_exploration_takes_the_lane_that_was_judged_least() -> None:
     assert sut.route(request(tenant="new"), lanes()).actions[0].lane == "large"
     down = [view("large", 8.0), view("small", up=0)]
     assert sut.route(request(tenant="acme"), down).actions[0].lane == "large"
+
+
+def test_who_is_owed_much_gets_the_dearest_lane_that_is_up_and_no_explorations() -> None:
+    satisfaction = Satisfaction(("small", "large"))
+    for _ in range(100):
+        satisfaction.learn("large", words("x"), 0.0)
+    sut = router(Debts(), satisfaction, exploration=1.0)
+    decision = sut.route(request(tenant="acme"), lanes())
+    assert [a.lane for a in decision.actions] == ["large"]
+    assert decision.reason == "satisfaction"
+    down = [view("large", 8.0, up=0), view("small", up=0)]
+    assert sut.route(request(tenant="acme"), down).actions[0].lane == "large"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_more_is_missed_than_the_debt_has_grown(seed: int) -> None:
+    rng, debts, missed = random.Random(seed), Debts(), 0.0
+    for _ in range(2000):
+        score = float(rng.random() < rng.choice([0.3, 0.6, 0.9]))
+        debts.count("acme")
+        debts.settle("acme", score, 0.6)
+        missed += 0.6 - score
+        assert missed <= debts.of("acme").debt - FIRST_DEBT + 1e-6
 
 
 # Costs and drift

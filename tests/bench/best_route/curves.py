@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fairgate.routing.best_of_heads import Array, Heads
 from fairgate.routing.best_route import as_good, best_of_success
+from fairgate.routing.learning.best_of_heads import Array, Heads
 from tests.bench.best_route.records import Records
 from tests.bench.best_route.world import Verifier, draw_rates, expected_success, labels
 

@@ -17,7 +17,11 @@ import numpy as np
 import typer
 
 from fairgate.gateway.answers import read_choices
-from fairgate.routing.best_of_heads import Array, fit_concentration, pairwise_accuracy
+from fairgate.routing.learning.several_answers import (
+    Array,
+    fit_concentration,
+    pairwise_accuracy,
+)
 from fairgate.scoring.base import Answer, Scorer
 from fairgate.scoring.log_probability import LogProbability
 from fairgate.scoring.self_consistency import SelfConsistency, final_answer

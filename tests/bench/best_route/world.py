@@ -15,7 +15,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from fairgate.routing.best_of_heads import Array, best_of_labels, fit_concentration
+from fairgate.routing.learning.several_answers import Array, best_of_labels, fit_concentration
 from tests.bench.best_route.records import Records
 
 RECORDED = 10

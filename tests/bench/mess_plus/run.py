@@ -49,6 +49,10 @@ class Result:
         """Least running satisfaction from request ``after`` on, less what was agreed."""
         return float(self.running[after - 1 :].min() - self.agreed)
 
+    def by_dearest(self) -> Result:
+        """What always taking the dearest lane would have given."""
+        return Result(self.agreed, self.dearest, [1.0] * len(self.dearest), self.dearest)
+
     def last(self, requests: int | None = None) -> float:
         """Satisfaction of the last ``requests``, less what was agreed."""
         return float(np.mean(self.good[-(requests or len(self.good)) :]) - self.agreed)

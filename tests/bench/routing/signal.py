@@ -64,7 +64,7 @@ def learned(data: Recorded, part: Parts, method: Method, small: str, large: str)
 def rules(data: Recorded, part: Parts, quality: Floats) -> Scored:
     """The baselines that order prompts."""
     gap = quality[:, 1] - quality[:, 0]
-    prior = np.zeros(len(gap))
+    prior, true = np.zeros(len(gap)), np.zeros(len(gap))
     for held in np.unique(part):
         inside = part == held
         overall = gap[~inside].mean()
@@ -72,10 +72,12 @@ def rules(data: Recorded, part: Parts, quality: Floats) -> Scored:
             known = gap[~inside & (data.tasks == task)]
             shrunk = (known.sum() + PRIOR_PROMPTS * overall) / (len(known) + PRIOR_PROMPTS)
             prior[inside & (data.tasks == task)] = shrunk
+            true[inside & (data.tasks == task)] = gap[inside & (data.tasks == task)].mean()
     ordered = {
         "random": np.random.default_rng(0).random(len(gap)),
         "length rule": np.array([float(len(prompt)) for prompt in data.records.prompts]),
         "category prior": prior,
+        "oracle of each task's mean": true,
         "oracle": gap.astype(np.float64),
     }
     return Scored(part, ordered, None)

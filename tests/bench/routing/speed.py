@@ -17,6 +17,7 @@ from fairgate.routing.loading import load_predictor
 
 WORDS = 1000
 DECISIONS = 4000
+TRACED = 200
 
 
 def rows(data: Path) -> Iterator[dict[str, str]]:
@@ -29,8 +30,10 @@ def rows(data: Path) -> Iterator[dict[str, str]]:
     hybrid = Hybrid(predictor.artifact)
     wall, cpu = np.empty(DECISIONS), np.empty(DECISIONS)
     tracemalloc.start()
+    for prompt in prompts[:TRACED]:
+        hybrid.choose(predictor.predict(prompt), 0.5)
     before = tracemalloc.get_traced_memory()[0]
-    for prompt in prompts[:200]:
+    for prompt in prompts[TRACED : 2 * TRACED]:
         hybrid.choose(predictor.predict(prompt), 0.5)
     grown = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
@@ -40,12 +43,18 @@ def rows(data: Path) -> Iterator[dict[str, str]]:
         wall[i], cpu[i] = time.perf_counter() - start, time.thread_time() - busy
     for name, took in (("decision, elapsed", wall), ("decision, CPU of its thread", cpu)):
         p50, p99 = 1e6 * np.percentile(took, (50, 99))
-        yield {"what": name, "figure": f"p50 {p50:.0f} µs, p99 {p99:.0f} µs"}
-    yield {"what": "memory kept after 200 decisions", "figure": f"{grown} bytes"}
+        figure = f"p50 {p50:.0f} µs, p99 {p99:.0f} µs"
+        yield {"what": name, "figure": figure, "goal": "p50 <= 300 µs, p99 <= 1,000 µs"}
+    yield {
+        "what": f"memory kept by {TRACED} more decisions",
+        "figure": f"{grown} bytes",
+        "goal": "flat",
+    }
     start, busy = time.perf_counter(), time.process_time()
     train(outcomes, NGrams())
     elapsed, used = time.perf_counter() - start, time.process_time() - busy
     yield {
         "what": f"training on {len(outcomes)} records",
         "figure": f"{elapsed:.0f} s elapsed, {used:.0f} s of CPU",
+        "goal": "< 300 s",
     }

@@ -15,7 +15,7 @@ from fairgate.routing.encoders.ngrams import NGrams
 from fairgate.routing.hybrid import Hybrid
 from fairgate.routing.learned import LearnedPredictor, good_enough
 from fairgate.routing.learning.certifying import Certificate, certify, with_promise
-from fairgate.routing.learning.promise import CONFIDENCE, sweep
+from fairgate.routing.learning.promise import CONFIDENCE
 from fairgate.routing.learning.records import Records, folds
 from fairgate.routing.learning.training import (
     FOLDS,
@@ -25,6 +25,7 @@ from fairgate.routing.learning.training import (
     train,
 )
 from fairgate.routing.loading import load_predictor
+from tests.bench.routing import promises
 from tests.bench.routing_real.labelled import SMALL
 from tests.bench.routing_real.plan import Plan
 
@@ -32,7 +33,6 @@ Row = dict[str, str]
 Floats = NDArray[np.float64]
 Chosen = NDArray[np.bool_]
 
-RESPLITS = 200
 RESAMPLES = 2000
 
 
@@ -99,23 +99,17 @@ def broken(records: Records, labels: int, drop: float) -> Row:
     encoded = encode_all(NGrams(), records.prompts)
     part = folds(records, FOLDS, salt="resplit")
     raw = cross_fitted(encoded, targets_of(records, "gap"), part, NGrams.buckets)
-    score = good_enough(raw, len(records.models))[:, 0]
-    small, large = records.quality.astype(np.float64).T
+    score = good_enough(raw, len(records.models))[:, 0].astype(np.float64)
     row: Row = {"drop promised": f"{drop:.0%}", "labels": str(labels)}
-    for rule in ("bound", "point estimate"):
-        misses, shares = 0, []
-        for seed in range(RESPLITS):
-            order = np.random.default_rng(seed).permutation(len(score))
-            known, rest = order[:labels], order[labels:]
-            swept = sweep(score[known], small[known], large[known])
-            step = swept.certified(drop) if rule == "bound" else swept.measured(drop)
-            routed = score[rest] >= (np.inf if step is None else swept.threshold[step])
-            lost = ((large[rest] - small[rest]) * routed).sum() / large[rest].sum()
-            misses += lost > drop
-            shares.append(routed.mean())
-        row[f"broken, {rule}"] = f"{misses / RESPLITS:.1%}"
-        row[f"saved, {rule}"] = f"{np.mean(shares):.1%}"
-    return row
+    quality = records.quality.astype(np.float64)
+    for name, rule in promises.RULES.items():
+        left = promises.resplit(score, quality, labels, drop, rule)
+        expected = promises.drawn(score, quality, labels, drop, rule)
+        row[f"broken, {name}, resplit"] = f"{left.broken:.1%}"
+        row[f"broken, {name}, drawn"] = f"{expected.broken:.1%}"
+        row[f"saved, {name}"] = f"{np.mean(left.shares):.1%}"
+    chance = promises.by_chance(labels, len(records))
+    return row | {"goal": f"resplit <= 10 %, drawn <= 5 % (chance alone: resplit {chance:.1%})"}
 
 
 def knobs(predictor: LearnedPredictor, plan: Plan, wanted: Sequence[Knob]) -> Iterator[Row]:
