@@ -17,6 +17,7 @@ from loadgen.commands.common import EXIT_USAGE, check_writable, say
 from loadgen.errors import LoadgenError, SpecError
 from loadgen.report import markdown_table, plain_table
 from loadgen.simulation.campaign import Experiment, Result, experiments, run_all
+from loadgen.simulation.goals import goal_rows, goals
 from loadgen.simulation.modelled import check_profile
 from loadgen.simulation.output import write_report, write_runs
 from loadgen.simulation.own_site import (
@@ -95,8 +96,8 @@ def simulate(
     if report is not None:
         about = {scenario.name: scenario.about for scenario in chosen}
         write_report("fairgate: policies compared in simulation", runs, report, about, results)
-    rows = table_of(runs)
-    typer.echo(markdown_table(rows) if markdown else plain_table(rows))
+    for rows in (table_of(runs), goal_rows(goals(runs))):
+        typer.echo(markdown_table(rows) if markdown else plain_table(rows))
 
 
 def _site(config: Path | None, pool: str, profile: str, shares: str) -> Site | None:
