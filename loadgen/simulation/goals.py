@@ -43,9 +43,13 @@ def goal_rows(found: Iterable[Goal]) -> Rows:
     """Header and one row each."""
     rows = [["scenario", "promise", "figure", "limit", ""]]
     rows += [
-        [g.scenario, g.what, f"{g.figure:,.3g}", g.limit, "yes" if g.holds else "NO"] for g in found
+        [g.scenario, g.what, _short(g.figure), g.limit, "yes" if g.holds else "NO"] for g in found
     ]
     return rows
+
+
+def _short(figure: float) -> str:
+    return f"{figure:,.0f}" if figure >= 1000 else f"{figure:.3g}"
 
 
 def _of(name: str, found: Policies) -> Iterator[Goal]:

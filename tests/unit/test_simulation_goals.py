@@ -55,6 +55,11 @@ def test_what_overload_asks_depends_on_the_load() -> None:
     assert found["goodput, of those under fcfs"]
 
 
+def test_a_row_tells_figure_limit_and_verdict() -> None:
+    found = goals([run("agents", "fairserve", load=0.8, wasted_tokens=630_100)])
+    assert goal_rows(found)[1] == ["agents", "wasted tokens", "630,100", "0", "NO"]
+
+
 def test_nothing_is_said_of_what_was_not_run() -> None:
     assert goal_rows(goals([run("weights", "fcfs")])) == [
         ["scenario", "promise", "figure", "limit", ""]
