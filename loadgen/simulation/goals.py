@@ -98,8 +98,8 @@ def _limited(name: str, found: Policies) -> Iterator[Goal]:
     if ours[0].load <= 1 and RPM in found:
         share = _median(found[RPM], throttled_share)
         yield Goal(name, "share refused: rpm", share, "0.2 to 0.4", 0.2 <= share <= 0.4)
-        ratio = share / max(_median(ours, throttled_share), 1e-9)
-        yield Goal(name, "refused by rpm / by fairserve", min(ratio, 1e6), "≥ 10", ratio >= 10)
+        ratio = _median(ours, throttled_share) / max(share, 1e-9)
+        yield Goal(name, "calls refused, of those under rpm", ratio, "≤ 0.1", ratio <= 0.1)
     for policy in (RPM, FCFS):
         if ours[0].load > 1 and policy in found:
             for what, figure in _FINISHED.items():

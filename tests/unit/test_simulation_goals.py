@@ -47,7 +47,7 @@ def test_what_overload_asks_depends_on_the_load() -> None:
     rpm = run("agents", "rpm", some_refused, load=0.8, wasted_tokens=5)
     found = verdicts(run("agents", "fairserve", load=0.8), rpm)
     assert found["share refused: rpm"]
-    assert found["refused by rpm / by fairserve"]
+    assert found["calls refused, of those under rpm"]
     ours = run("agents", "fairserve", load=1.5, interactions_completed=9, goodput_per_s=2.0)
     fcfs = run("agents", "fcfs", load=1.5, interactions_completed=10, goodput_per_s=1.0)
     found = verdicts(ours, fcfs)
