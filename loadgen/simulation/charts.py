@@ -43,8 +43,9 @@ def line_chart(
 
 
 def bar_chart(title: str, bars: Mapping[str, Spread], caption: str = "") -> str:
-    """One bar per name: its height is the median, the whisker its confidence interval."""
-    if not bars:
+    """One bar per name: its height is the median, the whisker its confidence interval. Empty where
+    all are 0."""
+    if not any(bar.high for bar in bars.values()):
         return ""
     frame = _Frame(len(bars), max(1e-9, *(max(b.median, b.high) for b in bars.values())))
     parts = [frame.axes("", caption, x_ticks=False)]
@@ -116,7 +117,7 @@ class _Frame:
             parts.append(
                 f'<text class="small end" x="{right}" y="{base + 13}">{escape(x_name)}</text>'
             )
-        parts.append(f'<text class="small" x="4" y="{_TOP - 6}">{escape(y_name)}</text>')
+        parts.append(f'<text class="small" x="4" y="{_TOP - 16}">{escape(y_name)}</text>')
         return "".join(parts)
 
 

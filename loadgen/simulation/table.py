@@ -37,6 +37,16 @@ def _release_interval(run: Run) -> float | None:
     return None if run.victim_slowdown is None else run.release_interval_s
 
 
+def _chained(field: str) -> Callable[[Run], float | None]:
+    """A figure that means something only where calls belong to interactions."""
+
+    def value(run: Run) -> float | None:
+        some = run.interactions_completed + run.interactions_broken + run.interactions_refused
+        return float(getattr(run, field)) if some else None
+
+    return value
+
+
 def _seconds(ms: float | None) -> float | None:
     return None if ms is None else ms / 1000
 
@@ -62,11 +72,11 @@ COLUMNS = (
     Column("goodput/s", lambda r: r.goodput_per_s, ".3f", "higher", chart=True),
     Column("throttled %", lambda r: 100 * throttled_share(r), ".2f", "lower", chart=True),
     Column("queue timeouts", lambda r: r.throttled_by_cause.get("queue_timeout", 0), ",.0f"),
-    Column("interactions done", lambda r: r.interactions_completed, ",.0f", "higher"),
-    Column("interactions done/s", lambda r: r.interactions_per_s, ".3f", "higher"),
-    Column("interactions within the SLO", lambda r: r.interactions_in_slo, ",.0f", "higher"),
-    Column("interactions broken", lambda r: r.interactions_broken, ",.0f", "lower"),
-    Column("wasted tokens", lambda r: r.wasted_tokens, ",.0f", "lower", chart=True),
+    Column("interactions done", _chained("interactions_completed"), ",.0f", "higher"),
+    Column("interactions done/s", _chained("interactions_per_s"), ".3f", "higher"),
+    Column("interactions within the SLO", _chained("interactions_in_slo"), ",.0f", "higher"),
+    Column("interactions broken", _chained("interactions_broken"), ",.0f", "lower"),
+    Column("wasted tokens", _chained("wasted_tokens"), ",.0f", "lower", chart=True),
     Column("useful tokens", useful_tokens, ",.0f", "higher"),
     Column("victim slowdown", lambda r: r.victim_slowdown, ".2f", "lower", chart=True),
     Column("share error %", lambda r: _percent(r.share_error), ".1f", "lower", chart=True),
