@@ -23,7 +23,8 @@ end
 
 -- What decides by whom and by what requests are told apart in line.
 local function line_rules()
-  return fg.load_settings() and fg.settings.order .. ' ' .. fg.settings.levels
+  local known = fg.load_settings() and fg.settings
+  return known and table.concat({known.order, known.levels, known.interactions}, ' ')
 end
 local old_rules = line_rules()
 

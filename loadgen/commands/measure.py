@@ -17,6 +17,7 @@ import uvloop
 
 from fairgate.admission.embedded import EmbeddedStore
 from fairgate.config import Lane
+from loadgen.commands import options
 from loadgen.commands.common import EXIT_USAGE, check_writable, say
 from loadgen.errors import LoadgenError, SpecError, TargetError
 from loadgen.job import until_signal
@@ -35,89 +36,46 @@ EXIT_UNREACHABLE = 3
 EXIT_SIGNAL = 128
 DEFAULT_SECONDS = 60.0
 
-LOAD, ENGINES, OUTPUT = "Load", "Engines", "Output"
-
 
 def measure(
     scenarios: Annotated[
         list[str],
         typer.Argument(metavar="SCENARIO...", help=f"Of simulate: {', '.join(SCENARIOS)}."),
     ],
-    engines: Annotated[
-        str,
-        typer.Option(
-            metavar="FILE|demo|sim",
-            help="Engines of a fairgate configuration; of the demo (real vLLM on the CPU); or a "
-            "simulated one over HTTP.",
-            rich_help_panel=ENGINES,
-        ),
-    ] = DEMO,
-    lane: Annotated[
-        str, typer.Option(help="Lane of that file; default: the first.", rich_help_panel=ENGINES)
-    ] = "",
-    profile: Annotated[
-        str,
-        typer.Option(
-            help="Timing profile of the simulation, fitted to the engines' capacity; default: "
-            "cpu-LANE, else cpu-small. Simulated engines keep their own.",
-            rich_help_panel=ENGINES,
-        ),
-    ] = "",
-    policy: Annotated[
-        str, typer.Option(help="As for simulate.", rich_help_panel=LOAD)
-    ] = "fcfs,vtc,fairserve",
-    seeds: Annotated[
-        int, typer.Option(min=1, help="Runs of each, with other draws.", rich_help_panel=LOAD)
-    ] = 1,
+    engines: options.EnginesFrom = DEMO,
+    lane: options.LaneOfFile = "",
+    profile: options.FittedProfile = "",
+    policy: options.Policies = "fcfs,vtc,fairserve",
+    seeds: options.Seeds = 1,
     seconds: Annotated[
         float | None,
         typer.Option(
             min=1.0,
             help=f"Time in which the calls of a run come (default {DEFAULT_SECONDS:g}); it takes "
             "up to twice that.",
-            rich_help_panel=LOAD,
+            rich_help_panel=options.LOAD,
         ),
     ] = None,
     calls: Annotated[
         int | None,
-        typer.Option(min=50, help="About so many calls instead.", rich_help_panel=LOAD),
+        typer.Option(min=50, help="About so many calls instead.", rich_help_panel=options.LOAD),
     ] = None,
-    load: Annotated[
-        float | None,
-        typer.Option(
-            min=0.01, help="Offered load; 1 is all the engines can serve.", rich_help_panel=LOAD
-        ),
-    ] = None,
-    scale_tokens: Annotated[
-        float, typer.Option(min=0.001, help="Multiply all lengths.", rich_help_panel=LOAD)
-    ] = 0.1,
-    retries: Annotated[
-        int, typer.Option(min=0, help="Times a client comes back.", rich_help_panel=LOAD)
-    ] = 0,
-    data: Annotated[
-        Path | None, typer.Option(help="Folder with the Azure traces.", rich_help_panel=LOAD)
-    ] = None,
+    load: options.Load = None,
+    scale_tokens: options.ScaleTokens = 0.1,
+    retries: options.Retries = 0,
+    data: options.Data = None,
     noise: Annotated[
         float,
         typer.Option(
             min=0.0,
             help="Policies that differ by less than this share are a tie, or by less than the "
             "capacity changed during the runs.",
-            rich_help_panel=OUTPUT,
+            rich_help_panel=options.OUTPUT,
         ),
     ] = NOISE_SHARE,
-    report: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for report.html, report.json, report.md and logs.", rich_help_panel=OUTPUT
-        ),
-    ] = None,
-    json: Annotated[
-        Path | None, typer.Option(help="Write the figures as JSON.", rich_help_panel=OUTPUT)
-    ] = None,
-    markdown: Annotated[
-        bool, typer.Option(help="Print the tables as Markdown.", rich_help_panel=OUTPUT)
-    ] = False,
+    report: options.Report = None,
+    json: options.Json = None,
+    markdown: options.Markdown = False,
 ) -> None:
     """Run scenarios on real engines behind a real gateway, simulate the same calls, compare.
 

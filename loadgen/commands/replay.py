@@ -6,12 +6,12 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from loadgen.arrivals import Arrivals, Lengths
-from loadgen.client import Api, Request
+from loadgen.client import Request
+from loadgen.commands import options
 from loadgen.commands.common import EXIT_USAGE, check_writable, say
 from loadgen.errors import LoadgenError, TargetError
 from loadgen.floods import Flood
@@ -27,143 +27,35 @@ EXIT_NOTHING_SERVED = 1
 EXIT_UNREACHABLE = 3
 EXIT_SIGNAL = 128
 
-TRAFFIC, TENANTS, REQUESTS, OUTPUT = "Traffic", "Tenants", "Requests", "Output"
-
 
 def replay(
-    traces: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="TRACE...",
-            help="Azure CSV, BurstGPT CSV or Mooncake JSON lines, also .gz, or "
-            "synthetic:rate=5,duration=60,prompt=128,output=64. APP=TRACE names its app; "
-            "several are merged.",
-        ),
-    ],
-    target: Annotated[str, typer.Option(help="Address of the gateway or engine.")],
-    tenants: Annotated[
-        str, typer.Option(metavar="SPEC", help="NAME=KEY[:SHARE],… or a YAML file.")
-    ],
-    start: Annotated[
-        float, typer.Option(help="Skip so many seconds of the trace.", rich_help_panel=TRAFFIC)
-    ] = 0.0,
-    limit: Annotated[
-        int | None, typer.Option(help="At most so many requests.", rich_help_panel=TRAFFIC)
-    ] = None,
-    duration: Annotated[
-        float | None,
-        typer.Option(
-            help="Seconds of the replay. Two of --limit, --duration, --rate fix the third.",
-            rich_help_panel=TRAFFIC,
-        ),
-    ] = None,
-    rate: Annotated[
-        float | None, typer.Option(help="Mean requests/s.", rich_help_panel=TRAFFIC)
-    ] = None,
-    time_scale: Annotated[
-        float | None,
-        typer.Option(help="Stretch time: 2 is half as fast.", rich_help_panel=TRAFFIC),
-    ] = None,
-    flood: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="TENANT:FACTOR@START-END",
-            help="On top of the replay, the tenant sends FACTOR times the mean rate of the others "
-            "between these seconds of it.",
-            rich_help_panel=TRAFFIC,
-        ),
-    ] = None,
-    interactions: Annotated[
-        bool,
-        typer.Option(
-            help="Chain each user's requests to interactions: 69 % single calls, a long tail.",
-            rich_help_panel=TRAFFIC,
-        ),
-    ] = False,
-    think: Annotated[
-        float,
-        typer.Option(
-            min=0.0, help="Mean pause inside an interaction, seconds.", rich_help_panel=TRAFFIC
-        ),
-    ] = 1.0,
-    seed: Annotated[int, typer.Option(help="Of every draw.", rich_help_panel=TRAFFIC)] = 0,
-    skew: Annotated[
-        str,
-        typer.Option(
-            help="How unequal tenants without SHARE, and users, are: none, zipf[:S], "
-            "lognormal[:SIGMA] (2.7 is ServeGen's).",
-            rich_help_panel=TENANTS,
-        ),
-    ] = "zipf:1",
-    weights: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME=WEIGHT,…",
-            help="Weights at the target, for the fairness figures.",
-            rich_help_panel=TENANTS,
-        ),
-    ] = "",
-    scale_tokens: Annotated[
-        float, typer.Option(help="Multiply all lengths.", rich_help_panel=REQUESTS)
-    ] = 1.0,
-    max_prompt: Annotated[
-        int | None, typer.Option(help="Cap of the prompt, tokens.", rich_help_panel=REQUESTS)
-    ] = None,
-    max_output: Annotated[
-        int | None, typer.Option(help="Cap of the output, tokens.", rich_help_panel=REQUESTS)
-    ] = None,
-    natural_length: Annotated[
-        bool,
-        typer.Option(
-            help="Let the model end; else the trace's output length is forced (vLLM's ignore_eos).",
-            rich_help_panel=REQUESTS,
-        ),
-    ] = False,
-    shared_prefix: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="Tokens alike in all prompts of a tenant and app; else prefix caches are missed.",
-            rich_help_panel=REQUESTS,
-        ),
-    ] = 0,
-    model: Annotated[
-        str,
-        typer.Option(help="Default: the target's only model, else auto.", rich_help_panel=REQUESTS),
-    ] = "",
-    api: Annotated[
-        Api,
-        typer.Option(
-            help="chat adds the tokens of the model's template; completions is exact.",
-            rich_help_panel=REQUESTS,
-        ),
-    ] = "chat",
-    timeout: Annotated[
-        float, typer.Option(min=0.001, help="Seconds per attempt.", rich_help_panel=REQUESTS)
-    ] = 600.0,
-    retries: Annotated[
-        int,
-        typer.Option(
-            min=0, help="After 429 and failures, honouring Retry-After.", rich_help_panel=REQUESTS
-        ),
-    ] = 0,
-    max_duration: Annotated[
-        float | None,
-        typer.Option(
-            min=0.001,
-            help="Seconds after which what is still under way is cut off.",
-            rich_help_panel=REQUESTS,
-        ),
-    ] = None,
-    json: Annotated[
-        Path | None, typer.Option(help="Write the figures as JSON.", rich_help_panel=OUTPUT)
-    ] = None,
-    record: Annotated[
-        Path | None, typer.Option(help="Write a JSON line per call.", rich_help_panel=OUTPUT)
-    ] = None,
-    markdown: Annotated[
-        bool, typer.Option(help="Print the table as Markdown.", rich_help_panel=OUTPUT)
-    ] = False,
+    traces: options.Traces,
+    target: options.Target,
+    tenants: options.Tenants,
+    start: options.Start = 0.0,
+    limit: options.Limit = None,
+    duration: options.Duration = None,
+    rate: options.Rate = None,
+    time_scale: options.TimeScale = None,
+    flood: options.Floods = None,
+    interactions: options.Interactions = False,
+    think: options.Think = 1.0,
+    seed: options.Seed = 0,
+    skew: options.SkewOption = "zipf:1",
+    weights: options.Weights = "",
+    scale_tokens: options.ScaleTokens = 1.0,
+    max_prompt: options.MaxPrompt = None,
+    max_output: options.MaxOutput = None,
+    natural_length: options.NaturalLength = False,
+    shared_prefix: options.SharedPrefix = 0,
+    model: options.Model = "",
+    api: options.ApiOption = "chat",
+    timeout: options.Timeout = 600.0,
+    retries: options.Retries = 0,
+    max_duration: options.MaxDuration = None,
+    json: options.Json = None,
+    record: options.Record = None,
+    markdown: options.Markdown = False,
 ) -> None:
     """Replay a trace in open loop, spread over tenants, and print what each of them got.
 

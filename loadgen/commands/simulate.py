@@ -12,11 +12,12 @@ from typing import Annotated
 
 import typer
 
-from fairgate.engines.simulated.timing import PROFILES
+from loadgen.commands import options
 from loadgen.commands.common import EXIT_USAGE, check_writable, say
 from loadgen.errors import LoadgenError, SpecError
 from loadgen.report import markdown_table, plain_table
 from loadgen.simulation.campaign import Experiment, Result, experiments, run_all
+from loadgen.simulation.goals import goal_rows, goals
 from loadgen.simulation.modelled import check_profile
 from loadgen.simulation.output import write_report, write_runs
 from loadgen.simulation.own_site import (
@@ -33,7 +34,6 @@ from loadgen.simulation.sources import Source, find_traces
 from loadgen.simulation.table import table_of
 
 ALL = "all"
-OWN_SITE = "Your own site"
 
 _SYNTHETIC = "synthetic:"
 _FEW = 100
@@ -47,64 +47,26 @@ def simulate(
             help=f"all, {', '.join(SCENARIOS)}; or a trace as for replay (APP=FILE names its app).",
         ),
     ],
-    policy: Annotated[
-        str,
-        typer.Option(
-            help="Names with commas between, all (the presets), ablations, or config (of --config)."
-        ),
-    ] = ALL,
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of each, with other draws.")] = 3,
-    calls: Annotated[int, typer.Option(min=100, help="About so many calls per run.")] = 4000,
-    load: Annotated[
-        float | None,
-        typer.Option(min=0.01, help="Offered load; 1 is all that the engines can serve."),
-    ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            help="Your fairgate.yaml: its tenants, weights, limits, lanes and prices, with "
-            "simulated engines of the same capacity; its policy is called config.",
-            rich_help_panel=OWN_SITE,
-        ),
-    ] = None,
-    pool: Annotated[
-        str, typer.Option(help="Of that file, if it has several.", rich_help_panel=OWN_SITE)
-    ] = "",
-    profile: Annotated[
-        str,
-        typer.Option(
-            help=f"How fast its engines are: {', '.join(PROFILES)}; default: cpu-LANE.",
-            rich_help_panel=OWN_SITE,
-        ),
-    ] = "",
-    shares: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME=SHARE,...",
-            help="Of a trace's requests, by tenant; default: unequal ones (Zipf).",
-            rich_help_panel=OWN_SITE,
-        ),
-    ] = "",
-    headroom: Annotated[
-        str,
-        typer.Option(
-            help="Shares of each lane kept for tenants below theirs, commas between; default: as "
-            "the lanes say."
-        ),
-    ] = "",
-    retries: Annotated[int, typer.Option(min=0, help="Times a client comes back after a 429.")] = 0,
-    data: Annotated[
-        Path | None,
-        typer.Option(help="Folder with the Azure traces; without them, synthetic ones like them."),
-    ] = None,
+    policy: options.Policies = ALL,
+    seeds: options.Seeds = 3,
+    calls: Annotated[
+        int,
+        typer.Option(min=100, help="About so many calls per run.", rich_help_panel=options.LOAD),
+    ] = 4000,
+    load: options.Load = None,
+    config: options.OwnConfig = None,
+    pool: options.PoolOfFile = "",
+    profile: options.OwnProfile = "",
+    shares: options.Shares = "",
+    headroom: options.Headroom = "",
+    retries: options.Retries = 0,
+    data: options.Data = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Processes; default: one for each core.")
     ] = None,
-    report: Annotated[
-        Path | None, typer.Option(help="Folder for report.html, report.json and report.md.")
-    ] = None,
-    json: Annotated[Path | None, typer.Option(help="Write the figures as JSON.")] = None,
-    markdown: Annotated[bool, typer.Option(help="Print the table as Markdown.")] = False,
+    report: options.Report = None,
+    json: options.Json = None,
+    markdown: options.Markdown = False,
 ) -> None:
     """Simulate scenarios or traces under several policies and print what each of them gives.
 
@@ -134,8 +96,8 @@ def simulate(
     if report is not None:
         about = {scenario.name: scenario.about for scenario in chosen}
         write_report("fairgate: policies compared in simulation", runs, report, about, results)
-    rows = table_of(runs)
-    typer.echo(markdown_table(rows) if markdown else plain_table(rows))
+    for rows in (table_of(runs), goal_rows(goals(runs))):
+        typer.echo(markdown_table(rows) if markdown else plain_table(rows))
 
 
 def _site(config: Path | None, pool: str, profile: str, shares: str) -> Site | None:

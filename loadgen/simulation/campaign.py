@@ -21,6 +21,7 @@ from loadgen.simulation.driver import simulate
 from loadgen.simulation.figures import Conditions, Run, figures
 from loadgen.simulation.scenarios import Scenario
 from loadgen.simulation.sources import Source
+from loadgen.simulation.workload import Workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +43,11 @@ class Experiment:
     def name(self) -> str:
         """The policy as it is called in figures."""
         return f"{self.policy}+{100 * self.headroom:g}%" if self.headroom else self.policy
+
+    @property
+    def draw(self) -> tuple[str, int]:
+        """What its calls are drawn by: experiments with the same one send the same calls."""
+        return self.scenario.name, self.seed
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,23 +83,35 @@ def experiments(
 
 
 def run_all(planned: Sequence[Experiment], jobs: int) -> Iterator[Result]:
-    """Run them in ``jobs`` processes; results come in the order in which they are done."""
+    """Run them in ``jobs`` processes; results come in the order in which they are done.
+
+    The engines' capacity for a draw of calls is measured once, whatever runs it.
+    """
+    draws = {one.draw: one for one in planned}
     if jobs <= 1:
-        yield from map(run_one, planned)
+        _only_warnings()
+        capacities = {draw: capacity_for(one) for draw, one in draws.items()}
+        yield from (run_one(one, capacities[one.draw]) for one in planned)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(jobs, len(planned)), mp_context=context) as pool:
-        for future in as_completed([pool.submit(run_one, one) for one in planned]):
+    size = min(jobs, len(planned))
+    with ProcessPoolExecutor(size, context, initializer=_only_warnings) as pool:
+        capacities = dict(zip(draws, pool.map(capacity_for, draws.values()), strict=True))
+        running = [pool.submit(run_one, one, capacities[one.draw]) for one in planned]
+        for future in as_completed(running):
             yield future.result()
 
 
-def run_one(experiment: Experiment) -> Result:
-    """Draw the workload, measure the engines' capacity for it, and run it on a store of its own."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    drawn = experiment.scenario.build(experiment.calls, experiment.seed, experiment.source)
+def capacity_for(experiment: Experiment) -> float:
+    """Calls per second that the engines can serve of those that the experiment draws."""
     with _store() as store:
-        capacity = measure_capacity(drawn, store, experiment.seed)
-        paced = drawn.at_rate(experiment.load * capacity)
+        return measure_capacity(_drawn(experiment), store, experiment.seed)
+
+
+def run_one(experiment: Experiment, capacity: float) -> Result:
+    """Draw the workload and run it on a store of its own, at the ``capacity`` of its draw."""
+    with _store() as store:
+        paced = _drawn(experiment).at_rate(experiment.load * capacity)
         settings = experiment.settings
         workload, rpm = paced.with_limits(settings.preset)
         if experiment.headroom is not None:
@@ -114,6 +132,14 @@ def run_one(experiment: Experiment) -> Result:
     )
     run = figures(conditions, settings, workload, recording, without)
     return Result(run, curves(recording.outcomes, workload.weights, workload.span_s))
+
+
+def _only_warnings() -> None:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+
+
+def _drawn(experiment: Experiment) -> Workload:
+    return experiment.scenario.build(experiment.calls, experiment.seed, experiment.source)
 
 
 @contextmanager

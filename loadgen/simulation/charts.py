@@ -18,15 +18,16 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 30, 46
 
 def line_chart(
     title: str, lines: Mapping[str, Points], *, x_name: str, y_name: str,
-    bound: float | None = None, powers: bool = False,
+    bound: float | None = None, powers: bool = False, top: float | None = None,
 ) -> str:  # fmt: skip
     """One line per name; ``bound`` is drawn dashed where it is not far out of sight. ``powers``
-    makes the x axis logarithmic; it begins at the smallest value, which must be above 0."""
+    makes the x axis logarithmic; it begins at the smallest value, which must be above 0. ``top``:
+    the y axis reaches at least so far, so that several charts can be compared."""
     xs = [x for points in lines.values() for x, _ in points]
     ys = [y for points in lines.values() for _, y in points]
     if not xs:
         return ""
-    top_y = max(*ys, 1e-9)
+    top_y = max(*ys, top or 1e-9)
     if bound is not None and bound <= 3 * top_y:
         top_y = max(top_y, bound)
     frame = _Frame(max(xs), top_y, min(xs) if powers else 0.0)
@@ -42,8 +43,9 @@ def line_chart(
 
 
 def bar_chart(title: str, bars: Mapping[str, Spread], caption: str = "") -> str:
-    """One bar per name: its height is the median, the whisker its confidence interval."""
-    if not bars:
+    """One bar per name: its height is the median, the whisker its confidence interval. Empty where
+    all are 0."""
+    if not any(bar.high for bar in bars.values()):
         return ""
     frame = _Frame(len(bars), max(1e-9, *(max(b.median, b.high) for b in bars.values())))
     parts = [frame.axes("", caption, x_ticks=False)]
@@ -115,7 +117,7 @@ class _Frame:
             parts.append(
                 f'<text class="small end" x="{right}" y="{base + 13}">{escape(x_name)}</text>'
             )
-        parts.append(f'<text class="small" x="4" y="{_TOP - 6}">{escape(y_name)}</text>')
+        parts.append(f'<text class="small" x="4" y="{_TOP - 16}">{escape(y_name)}</text>')
         return "".join(parts)
 
 

@@ -116,7 +116,8 @@ class _Run:
         now_s = self._loop.time()
         if self._idle_since is not None:
             self._recording.idle_while_waiting_s += now_s - self._idle_since
-        fits = self._link.run(HEAD_FITS, (f"{_PREFIX}settings",), ())
+        somebody_waits = any(gate.asking for gate in self._gates)
+        fits = somebody_waits and self._link.run(HEAD_FITS, (f"{_PREFIX}settings",), ())
         self._idle_since = now_s if fits else None
 
     async def _clients(self, plan: Sequence[Chain]) -> None:

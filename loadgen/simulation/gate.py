@@ -55,6 +55,8 @@ class Gate:
         self._seed = seed
         self._name = name
         self._attempts = 0
+        self.asking = 0
+        """Calls that are neither granted nor refused yet."""
         self.pool = Pool(
             POOL, workload.config, engines, link=link, store_url="unix://", gateway=name
         )
@@ -82,10 +84,13 @@ class Gate:
         self._attempts += 1
         ask = pool.ask(f"{self._name}-{self._attempts}", principal, lanes, estimate)
         came_s = loop.time()
+        self.asking += 1
         try:
             grant = await pool.admission.acquire(ask)
         except Refusal as refusal:
             return _refused(refusal, queue_s=loop.time() - came_s)
+        finally:
+            self.asking -= 1
         granted_s = loop.time()
         engine = self._engines[grant.lane][grant.engine]
         run = engine.submit(ask.id, call.prompt_tokens, call.output_tokens)

@@ -10,6 +10,7 @@ import msgspec
 from loadgen.report import markdown_table
 from loadgen.simulation.campaign import Result
 from loadgen.simulation.figures import Run
+from loadgen.simulation.goals import goal_rows, goals
 from loadgen.simulation.page import page
 from loadgen.simulation.table import table_of
 
@@ -33,4 +34,5 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
     write_runs(runs, folder / "report.json")
     (folder / "report.html").write_text(page(title, runs, about=about, results=results))
-    (folder / "report.md").write_text(f"# {title}\n\n{markdown_table(table_of(runs))}")
+    tables = (markdown_table(rows) for rows in (goal_rows(goals(runs)), table_of(runs)))
+    (folder / "report.md").write_text("\n".join((f"# {title}\n", *tables)))

@@ -10,11 +10,12 @@ from loadgen.report import Rows
 from loadgen.simulation.campaign import Result
 from loadgen.simulation.charts import bar_chart, line_chart
 from loadgen.simulation.figures import Run
+from loadgen.simulation.goals import goal_rows, goals
 from loadgen.simulation.table import COLUMNS, Column, grouped, spread_of, table_of
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1180px; margin: 2rem auto;
-       padding: 0 1rem;       color: #1c2430; background: #fff; }
+       padding: 0 1rem; color: #1c2430; background: #fff; }
 h1 { font-size: 1.6rem; }
 h2 { margin-top: 2.6rem; border-top: 1px solid #d8dee6; padding-top: 1rem; }
 table { border-collapse: collapse; font-size: 13px; display: block; overflow-x: auto; }
@@ -31,6 +32,9 @@ svg .tick, svg .end { text-anchor: end; } svg .middle, svg .value { text-anchor:
 svg .value { font-weight: 600; fill: #1c2430; } svg .name { text-anchor: end; }
 .legend { font-size: 12px; } .legend span { margin-right: .9rem; white-space: nowrap; }
 .legend i { display: inline-block; width: 10px; height: 10px; margin-right: 4px; }
+nav a { margin-right: 1rem; } a { color: #2b5f93; }
+.goals td:nth-child(2), .goals th:nth-child(2) { text-align: left; }
+.goals td.no { color: #b00; font-weight: 600; }
 .note { color: #5a6675; font-size: 13px; }
 """
 
@@ -49,7 +53,15 @@ def page(
         "All policies are settings of the same scripts."
     )
     sections = (_section(name, (about or {}).get(name, ""), runs, results) for name in scenarios)
-    return whole_page(title, note, "".join(sections))
+    return whole_page(title, note, _overview(scenarios, runs) + "".join(sections))
+
+
+def _overview(scenarios: Sequence[str], runs: Sequence[Run]) -> str:
+    """Where to find what, and how every promise stands."""
+    links = "".join(f'<a href="#{escape(name)}">{escape(name)}</a>' for name in scenarios)
+    rows = goal_rows(goals(runs))
+    told = html_table(rows) if len(rows) > 1 else ""
+    return f'<nav>{links}</nav><h2>Promises</h2><div class="goals">{told}</div>' if told else ""
 
 
 def whole_page(title: str, note: str, body: str) -> str:
@@ -67,19 +79,31 @@ def _section(name: str, about: str, runs: Sequence[Run], results: Sequence[Resul
     charts = [_bars(mine, column) for column in COLUMNS if column.chart]
     charts += _headrooms(mine)
     charts += _differences(first)
-    charts += [_services(result) for result in first]
+    charts += _services(first)
     return (
-        f"<h2>{escape(name)}</h2><p>{escape(about)}</p>{html_table(table_of(mine))}"
+        f'<h2 id="{escape(name)}">{escape(name)}</h2><p>{escape(about)}</p>'
+        f"{html_table(_by_figure(mine))}"
         f'<div class="charts">{"".join(charts)}</div>'
     )
+
+
+def _by_figure(runs: Sequence[Run]) -> Rows:
+    """The table of one scenario, turned: a row for each figure, a column for each policy."""
+    turned = [list(row) for row in zip(*table_of(runs), strict=True)]
+    policies = [policy for _, policy in grouped(runs)]
+    return [["", *policies], *turned[1:]]
 
 
 def html_table(rows: Rows) -> str:
     """Header row first."""
     header, *body = rows
     lines = ["<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in header) + "</tr>"]
-    lines += ["<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>" for row in body]
+    lines += ["<tr>" + "".join(map(_cell, row)) + "</tr>" for row in body]
     return f"<table>{''.join(lines)}</table>"
+
+
+def _cell(text: str) -> str:
+    return f'<td class="no">{text}</td>' if text == "NO" else f"<td>{escape(text)}</td>"
 
 
 def _bars(runs: Sequence[Run], column: Column) -> str:
@@ -118,13 +142,22 @@ def _differences(results: Sequence[Result]) -> list[str]:
     lines = {result.run.policy: result.curves.difference for result in results}
     bound = max(result.run.service_bound for result in results)
     title = "Accumulated service per weight: largest minus smallest tenant"
-    return [line_chart(title, lines, x_name="seconds", y_name="service units", bound=bound)]
+    where = "seconds; the bound is for tenants that both wait"
+    return [line_chart(title, lines, x_name=where, y_name="service units", bound=bound)]
 
 
-def _services(result: Result) -> str:
-    largest = sorted(result.curves.windowed, key=lambda name: -result.run.tenants[name].service)[
-        :_SHOWN_TENANTS
-    ]
-    lines = {name: points for name, points in result.curves.windowed.items() if name in largest}
-    title = f"Service over time under {result.run.policy}"
-    return line_chart(title, lines, x_name="seconds", y_name="service units per second")
+def _services(results: Sequence[Result]) -> list[str]:
+    """What the largest tenants received under each policy, all in the same scale."""
+    shown = []
+    for result in results:
+        tenants, windowed = result.run.tenants, result.curves.windowed
+        largest = sorted(windowed, key=lambda name: -tenants[name].service)[:_SHOWN_TENANTS]
+        shown.append({name: points for name, points in windowed.items() if name in largest})
+    values = [y for lines in shown for points in lines.values() for _, y in points]
+    return [
+        line_chart(
+            f"Service over time under {result.run.policy}", lines,
+            x_name="seconds", y_name="service units per second", top=max(values, default=None),
+        )
+        for result, lines in zip(results, shown, strict=True)
+    ]  # fmt: skip

@@ -109,6 +109,22 @@ def agents(n: int, seed: int, source: Source) -> Workload:
     return Workload(config=config, plan=plan_of(chains), limited=True)
 
 
+def crowd(n: int, seed: int, source: Source) -> Workload:
+    """Very many users of one tenant, each with one run of four calls, a bit more than the engines
+    serve; isolates the head start of running interactions: are they finished or all half done?"""
+    random = _random("crowd", seed)
+    size = around(400, 150)
+    runs = [
+        interaction(
+            Sender("acme", f"user-{k}", "agent"), start, f"run-{k}",
+            [size(random) for _ in range(4)], lambda: random.expovariate(2),
+        )
+        for k, start in enumerate(poisson(n / 4, random))
+    ]  # fmt: skip
+    config = site({"acme": 1.0}, ["agent"], [a100(64)], queue_s=60.0)
+    return Workload(config=config, plan=plan_of(runs))
+
+
 def on_off(n: int, seed: int, source: Source) -> Workload:
     """A tenant that sends more than all capacity, and one that does so too but pauses between 30 %
     and 60 % of the time; isolates the lift: idling must earn no credit for later."""
@@ -246,6 +262,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = MappingProxyType(
             ("two-users", two_users, 1.5),
             ("azure-apps", azure_apps, 0.8),
             ("agents", agents, 0.8),
+            ("crowd", crowd, 1.3),
             ("on-off", on_off, 2.0),
             ("weights", weights, 2.4),
             ("abuser", abuser, 0.5),

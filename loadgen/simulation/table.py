@@ -22,9 +22,29 @@ class Column:
 
 
 def throttled_share(run: Run) -> float:
-    """Refused requests over all that were sent, percent."""
+    """Refused requests over all that were sent."""
     sent = sum(tenant.requests for tenant in run.tenants.values())
-    return 100 * sum(tenant.throttled for tenant in run.tenants.values()) / max(1, sent)
+    return sum(tenant.throttled for tenant in run.tenants.values()) / max(1, sent)
+
+
+def useful_tokens(run: Run) -> float:
+    """Delivered, less what belongs to interactions that lost a call."""
+    return run.throughput_tokens_per_s * run.duration_s - run.wasted_tokens
+
+
+def _release_interval(run: Run) -> float | None:
+    """Where it matters: it is the part of a victim's wait that no policy can save."""
+    return None if run.victim_slowdown is None else run.release_interval_s
+
+
+def _chained(field: str) -> Callable[[Run], float | None]:
+    """A figure that means something only where calls belong to interactions."""
+
+    def value(run: Run) -> float | None:
+        some = run.interactions_completed + run.interactions_broken + run.interactions_refused
+        return float(getattr(run, field)) if some else None
+
+    return value
 
 
 def _seconds(ms: float | None) -> float | None:
@@ -50,16 +70,18 @@ COLUMNS = (
         lambda r: _seconds(r.worst_ttft_p99_ms), ".1f", "lower", chart=True,
     ),
     Column("goodput/s", lambda r: r.goodput_per_s, ".3f", "higher", chart=True),
-    Column("throttled %", throttled_share, ".2f", "lower", chart=True),
+    Column("throttled %", lambda r: 100 * throttled_share(r), ".2f", "lower", chart=True),
     Column("queue timeouts", lambda r: r.throttled_by_cause.get("queue_timeout", 0), ",.0f"),
-    Column("interactions done", lambda r: r.interactions_completed, ",.0f", "higher"),
-    Column("interactions done/s", lambda r: r.interactions_per_s, ".3f", "higher"),
-    Column("interactions within the SLO", lambda r: r.interactions_in_slo, ",.0f", "higher"),
-    Column("interactions broken", lambda r: r.interactions_broken, ",.0f", "lower"),
-    Column("wasted tokens", lambda r: r.wasted_tokens, ",.0f", "lower", chart=True),
+    Column("interactions done", _chained("interactions_completed"), ",.0f", "higher"),
+    Column("interactions done/s", _chained("interactions_per_s"), ".3f", "higher"),
+    Column("interactions within the SLO", _chained("interactions_in_slo"), ",.0f", "higher"),
+    Column("interactions broken", _chained("interactions_broken"), ",.0f", "lower"),
+    Column("wasted tokens", _chained("wasted_tokens"), ",.0f", "lower", chart=True),
+    Column("useful tokens", useful_tokens, ",.0f", "higher"),
     Column("victim slowdown", lambda r: r.victim_slowdown, ".2f", "lower", chart=True),
     Column("share error %", lambda r: _percent(r.share_error), ".1f", "lower", chart=True),
     Column("user spread %", lambda r: _percent(r.user_spread), ".1f", "lower", chart=True),
+    Column("release interval, s", _release_interval, ".2f"),
     Column("bound violations", lambda r: r.bound_violations, ".0f", "lower"),
     Column("service difference / bound", _over_bound, ".2f", "lower", chart=True),
     Column("idle while waiting s", lambda r: r.idle_while_waiting_s, ".2f", "lower"),

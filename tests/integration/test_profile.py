@@ -8,13 +8,14 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from support.gateway import config, engine, gateway, key_of, lane
 from typer.testing import CliRunner
 
 from fairgate.config import SimulatedEngine
 from fairgate.engines.simulated.timing import PROFILES, TimingProfile
 from loadgen.cli import app
 from loadgen.records import Chain, Outcome
-from loadgen.report import write_record
+from loadgen.report import read_record, write_record
 from loadgen.simulation.drawing import Sender, around, plan_of, singles
 from loadgen.simulation.driver import simulate
 from loadgen.simulation.policies import PRESETS
@@ -41,10 +42,14 @@ def served(valkey_server: str) -> list[Outcome]:
     ).outcomes
 
 
-def run(*arguments: str | Path, code: int = 0) -> str:
-    result = CliRunner().invoke(app, ["profile", *map(str, arguments)])
+def loadgen(*arguments: str | Path, code: int = 0) -> str:
+    result = CliRunner().invoke(app, list(map(str, arguments)))
     assert result.exit_code == code, result.output
     return result.output
+
+
+def run(*arguments: str | Path, code: int = 0) -> str:
+    return loadgen("profile", *arguments, code=code)
 
 
 def test_a_known_engine_is_found_again(tmp_path: Path, served: list[Outcome]) -> None:
@@ -67,3 +72,22 @@ def test_what_tells_too_little_is_refused(tmp_path: Path, served: list[Outcome])
     assert "the lanes are main" in run(record, "--lane", "large", code=2)
     record.write_text("{}\n")
     assert "not a record of replay" in run(record, code=2)
+
+
+def test_the_record_of_a_replay_through_a_gateway_gives_a_profile(tmp_path: Path) -> None:
+    record = tmp_path / "record.jsonl"
+    trace = "synthetic:rate=16,duration=3,prompt=40,output=16,spread=0.6,cv=2"
+    with (
+        engine(tmp_path, "--speed", "4") as first,
+        engine(tmp_path, "--speed", "4") as second,
+        gateway(tmp_path / "gateway", config({"small": lane(first.url, second.url)})) as it,
+    ):
+        to = ("--target", it.url, "--tenants", f"acme={key_of('acme')}", "--model", "small")
+        loadgen("replay", trace, *to, "--record", record)
+    calls = read_record(record)
+    assert {o.engine for o in calls} == {"small-0", "small-1"}
+    long_enough = [o for o in calls if o.result == "completed" and o.completion_tokens > 4]
+    assert len(long_enough) == len([o for o in calls if o.wanted_output_tokens > 4]) >= 30
+    output = run(record)
+    assert re.search(r"TimingProfile\([\d_]+(, [\d_]+){3}\)", output)
+    assert f"fitted to {len(long_enough)} calls" in output

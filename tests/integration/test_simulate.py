@@ -74,6 +74,13 @@ def test_an_abuser_hurts_the_others_less(tmp_path: Path) -> None:
     assert fair["victim_slowdown"] < 3 < 10 < fcfs["victim_slowdown"]
 
 
+def test_the_head_start_of_running_interactions_finishes_more_of_them(tmp_path: Path) -> None:
+    options = ("--policy", "fairserve,no-continuation-advantage")
+    ours, without = simulate(tmp_path, "crowd", *options, calls=800)
+    assert ours["interactions_per_s"] > 1.05 * without["interactions_per_s"]
+    assert ours["interactions_in_slo"] > without["interactions_in_slo"]
+
+
 def test_headroom_is_swept_and_plotted(tmp_path: Path) -> None:
     folder = tmp_path / "report"
     options = ("--policy", "fairserve", "--headroom", "0,0.2", "--report", str(folder))

@@ -47,3 +47,4 @@ def test_charts_are_well_formed_and_name_what_they_show() -> None:
     assert lines.count("<polyline") == 2
     assert "bound" in lines
     assert bars.count("<rect") == 2
+    assert bar_chart("nothing", {"fcfs": Spread(0.0, 0.0, 0.0)}) == ""

@@ -1,0 +1,160 @@
+"""What the policies promise, beside what the runs at hand show of it. Nothing fails by it.
+
+Figures are medians over seeds; what must never happen is counted over all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from loadgen.report import Rows
+from loadgen.simulation.figures import Run
+from loadgen.simulation.table import throttled_share, useful_tokens
+
+OURS, VTC, FCFS, RPM = "fairserve", "vtc", "fcfs", "rpm"
+_LIMITED = ("azure-apps", "agents")
+
+Policies = Mapping[str, Sequence[Run]]
+"""The runs of one scenario, by policy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """One promise and how it stands."""
+
+    scenario: str
+    what: str
+    figure: float
+    limit: str
+    holds: bool
+
+
+def goals(runs: Iterable[Run]) -> list[Goal]:
+    """Every promise of which ``runs`` have the scenario and the policies."""
+    scenarios: dict[str, dict[str, list[Run]]] = {}
+    for run in runs:
+        scenarios.setdefault(run.scenario, {}).setdefault(run.policy, []).append(run)
+    return [goal for name, found in scenarios.items() for goal in _of(name, found)]
+
+
+def goal_rows(found: Iterable[Goal]) -> Rows:
+    """Header and one row each."""
+    rows = [["scenario", "promise", "figure", "limit", ""]]
+    rows += [
+        [g.scenario, g.what, _short(g.figure), g.limit, "yes" if g.holds else "NO"] for g in found
+    ]
+    return rows
+
+
+def _short(figure: float) -> str:
+    return f"{figure:,.0f}" if figure >= 1000 else f"{figure:.3g}"
+
+
+def _of(name: str, found: Policies) -> Iterator[Goal]:
+    if name == "abuser":
+        yield from _abuser(found)
+    elif name == "heavy-app":
+        yield from _heavy_app(found)
+    elif name == "weights":
+        yield from _at_most(name, "distance from shares 1:2:3:4", found, OURS, _share_error, 0.03)
+    if name in _LIMITED:
+        yield from _limited(name, found)
+    yield from _always(name, found)
+
+
+def _abuser(found: Policies) -> Iterator[Goal]:
+    """The release interval, which the slowdown leaves out, is among the figures of the runs."""
+    yield from _at_most("abuser", "victims' slowdown", found, OURS, _slowdown, 1.3)
+    if FCFS in found:
+        slowdown = _median(found[FCFS], _slowdown)
+        yield Goal("abuser", "victims' slowdown: fcfs", slowdown, "≥ 10", slowdown >= 10)
+
+
+def _heavy_app(found: Policies) -> Iterator[Goal]:
+    what = "users' distance from an equal normalised service"
+    yield from _at_most("heavy-app", what, found, OURS, _user_spread, 0.05)
+    if VTC in found:
+        spread = _median(found[VTC], _user_spread)
+        yield Goal("heavy-app", f"{what}: vtc", spread, "> 0.05", spread > 0.05)
+    what = "tenants' distance from equal shares, whatever app they name"
+    yield from _at_most("heavy-app", what, found, OURS, _share_error, 0.03)
+
+
+def _limited(name: str, found: Policies) -> Iterator[Goal]:
+    """Where users have limits: little is refused while there is room on average, and under a
+    lasting overload more of what was begun is finished."""
+    if OURS not in found:
+        return
+    ours = found[OURS]
+    wasted = sum(run.wasted_tokens for run in ours)
+    yield Goal(name, "wasted tokens", wasted, "0", wasted == 0)
+    broken = sum(run.interactions_broken for run in ours)
+    yield Goal(name, "interactions broken", broken, "0", broken == 0)
+    if RPM in found:
+        wasted = min(run.wasted_tokens for run in found[RPM])
+        yield Goal(name, "wasted tokens: rpm", wasted, "> 0", wasted > 0)
+    if ours[0].load <= 1 and RPM in found:
+        share = _median(found[RPM], throttled_share)
+        yield Goal(name, "share refused: rpm", share, "0.2 to 0.4", 0.2 <= share <= 0.4)
+        ratio = _median(ours, throttled_share) / max(share, 1e-9)
+        yield Goal(name, "calls refused, of those under rpm", ratio, "≤ 0.1", ratio <= 0.1)
+    for policy in (RPM, FCFS):
+        if ours[0].load > 1 and policy in found:
+            for what, figure in _FINISHED.items():
+                ratio = _median(ours, figure) / max(_median(found[policy], figure), 1e-9)
+                yield Goal(name, f"{what}, of those under {policy}", ratio, "> 1", ratio > 1)
+
+
+def _always(name: str, found: Policies) -> Iterator[Goal]:
+    for policy in (VTC, OURS):
+        if policy in found:
+            violations = sum(run.bound_violations for run in found[policy])
+            what = f"violations of VTC's bound: {policy}"
+            yield Goal(name, what, violations, "0", violations == 0)
+    if OURS not in found:
+        return
+    idle_s = sum(run.idle_while_waiting_s or 0.0 for run in found[OURS])
+    yield Goal(name, "seconds idle while the head of a line fits", idle_s, "0", idle_s == 0)
+    if FCFS not in found:
+        return
+    for what, figure in _THROUGHPUT.items():
+        ratio = _median(found[OURS], figure) / max(_median(found[FCFS], figure), 1e-9)
+        yield Goal(name, f"{what}, of those under fcfs", ratio, "≥ 0.99", round(ratio, 3) >= 0.99)
+
+
+def _at_most(
+    name: str, what: str, found: Policies, policy: str, figure: Callable[[Run], float], limit: float
+) -> Iterator[Goal]:
+    if policy in found:
+        value = _median(found[policy], figure)
+        yield Goal(name, what, value, f"≤ {limit:g}", value <= limit)
+
+
+def _median(runs: Sequence[Run], figure: Callable[[Run], float]) -> float:
+    return median(map(figure, runs))
+
+
+def _slowdown(run: Run) -> float:
+    return run.victim_slowdown or 0.0
+
+
+def _share_error(run: Run) -> float:
+    return run.share_error or 0.0
+
+
+def _user_spread(run: Run) -> float:
+    return run.user_spread or 0.0
+
+
+_FINISHED: Mapping[str, Callable[[Run], float]] = {
+    "interactions completed": lambda run: run.interactions_completed,
+    "goodput": lambda run: run.goodput_per_s,
+    "useful tokens": useful_tokens,
+}
+_THROUGHPUT: Mapping[str, Callable[[Run], float]] = {
+    "tokens/s to the end": lambda run: run.throughput_tokens_per_s,
+    "tokens/s while calls come": lambda run: run.steady_tokens_per_s,
+    "work/s while calls wait": lambda run: run.capacity_use_waiting or 1.0,
+}
