@@ -135,7 +135,7 @@ class Queue(Base, frozen=True):
     """A request that waited so long is answered 429."""
     continuation_timeout_s: Positive = 600.0
     """The same for one that continues an admitted interaction, if longer: refused, all calls before
-    it were in vain. A long interaction lets first calls pass for a minute: keep well above that."""
+    it were in vain."""
 
 
 class HttpEngine(Base, frozen=True, tag="http"):

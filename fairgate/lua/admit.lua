@@ -123,7 +123,7 @@ if interactive then
     return throttled('interaction', math.max(1, left))
   elseif interaction.calls < fg.settings.max_calls
       and interaction.tokens < fg.settings.max_tokens then
-    r.continuation, r.calls = true, interaction.calls
+    r.continuation = true
   end
 end
 

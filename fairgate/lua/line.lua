@@ -1,9 +1,9 @@
 -- Waiting lines: tenants by S_t, in each its users by S_u, in each its requests.
 --
 -- 'line:<lane>' → 'line:<lane>:<tenant>' → 'line:<lane>:<tenant>:<user>', sorted sets. In the last
--- one continuations of young interactions come first, then arrival decides (see `place_of`).
+-- one continuations of an interaction come before first calls, then arrival decides.
 
-fg.FIRST_CALL = 2 ^ 50 -- places from here on are no continuation's that goes before first calls
+fg.FIRST_CALL = 2 ^ 50 -- added to the arrival number of a first call; arrivals stay far below
 
 -- A request's record, from its arrival until it is settled. `state` is waiting, granted or swept;
 -- `held_kv` are the KV tokens that it takes of its engine, `passed` the service units that others
@@ -108,29 +108,20 @@ function fg.reposition_everywhere(r, left)
   end
 end
 
--- Under a lasting overload a user's few long interactions would have all of its other first calls
--- refused, which cannot wait as long as continuations can. So only an interaction's first calls go
--- first; later ones stand behind what comes within SENIOR_MS.
-local YOUNG_CALLS = 4
-local SENIOR_MS = 60000
-local TIES = 2048 -- arrivals told apart within a millisecond
-
--- Where a request stands among those of its user. `calls`: of its interaction before it.
+-- Where a request stands among those of its user.
 function fg.place_of(r, arrival)
-  if not fg.settings.fair or fg.settings.interactions == 0 then
-    return arrival + fg.FIRST_CALL
-  elseif r.continuation and (r.calls or 0) < YOUNG_CALLS then
+  if r.continuation and fg.settings.fair then
     return arrival
   end
-  return math.floor(r.since + (r.continuation and SENIOR_MS or 0)) * TIES + arrival % TIES
+  return arrival + fg.FIRST_CALL
 end
 
 function fg.enqueue(r, now)
+  local arrival = fg.place_of(r, redis.call('INCR', fg.PREFIX .. 'arrivals'))
   local t, u, lane = fg.tenant_account(r), fg.user_account(r), fg.lane_record(r.lane)
   r.state, r.since = 'waiting', now
   fg.save_request(r)
-  local place = fg.place_of(r, redis.call('INCR', fg.PREFIX .. 'arrivals'))
-  redis.call('ZADD', fg.requests_key(r), place, r.id)
+  redis.call('ZADD', fg.requests_key(r), arrival, r.id)
   redis.call('SADD', fg.key('waiting', r.gateway), r.id)
   if lane.waiting == 0 then
     lane.granted_at = now -- the pace is that of a line that moves
@@ -191,31 +182,27 @@ function fg.line_up_again(lane)
       place.line_user = user
       local requests = redis.call('ZRANGE', fg.requests_key(place), 0, -1, 'WITHSCORES')
       for i = 1, #requests, 2 do
-        local r = fg.load_request(requests[i])
-        if r then
-          r.place = tonumber(requests[i + 1])
-          table.insert(waiting, r)
-        end
+        local arrival = tonumber(requests[i + 1]) % fg.FIRST_CALL
+        table.insert(waiting, {id = requests[i], arrival = arrival})
       end
       redis.call('DEL', fg.requests_key(place))
     end
     redis.call('DEL', fg.users_key(place))
   end
   redis.call('DEL', fg.tenants_key(lane))
-  table.sort(waiting, function(a, b)
-    return a.since < b.since or a.since == b.since and a.place < b.place
-  end)
-  local one_of_each_user = {}
-  for _, r in ipairs(waiting) do
-    r.line_tenant, r.line_user = fg.line_names(r.tenant, r.user)
-    fg.save_request(r)
-    local requests = fg.requests_key(r)
-    local place = fg.place_of(r, redis.call('INCR', fg.PREFIX .. 'arrivals'))
-    redis.call('ZADD', requests, place, r.id)
-    one_of_each_user[requests] = r
+  local one_of_each_user, standing = {}, 0
+  for _, w in ipairs(waiting) do
+    local r = fg.load_request(w.id)
+    if r then
+      r.line_tenant, r.line_user = fg.line_names(r.tenant, r.user)
+      fg.save_request(r)
+      local requests = fg.requests_key(r)
+      redis.call('ZADD', requests, fg.place_of(r, w.arrival), r.id)
+      one_of_each_user[requests], standing = r, standing + 1
+    end
   end
   for _, r in pairs(one_of_each_user) do
     fg.reposition(r, lane)
   end
-  fg.lane_record(lane).waiting, fg.lane_record(lane).dirty = #waiting, true
+  fg.lane_record(lane).waiting, fg.lane_record(lane).dirty = standing, true
 end

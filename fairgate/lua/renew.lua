@@ -23,8 +23,7 @@ end
 
 -- What decides by whom and by what requests are told apart in line.
 local function line_rules()
-  local known = fg.load_settings() and fg.settings
-  return known and table.concat({known.order, known.levels, known.interactions}, ' ')
+  return fg.load_settings() and fg.settings.order .. ' ' .. fg.settings.levels
 end
 local old_rules = line_rules()
 

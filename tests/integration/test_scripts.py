@@ -481,30 +481,6 @@ def test_a_continuation_goes_before_first_calls_of_its_user(make: Make) -> None:
     assert order_of_grants(driver, 2) == ["next", "first"]
 
 
-def test_a_long_interaction_lets_its_users_first_calls_pass_but_not_for_ever(make: Make) -> None:
-    driver = make(engines=ONE)
-    for i in range(4):
-        driver.admit(f"past{i}", interaction="long")
-        driver.settle(f"past{i}")
-    driver.admit("occupied")
-    driver.admit("fifth", interaction="long")
-    driver.admit("soon")
-    driver.wait(70)
-    driver.admit("late")
-    assert order_of_grants(driver, 3) == ["soon", "fifth", "late"]
-
-
-def test_who_waits_stays_before_newcomers_when_interactions_count_no_more(make: Make) -> None:
-    driver = make(engines=ONE)
-    driver.admit("occupied")
-    driver.admit("first")
-    driver.admit("second")
-    driver.policy = Policy(preset="vtc")
-    driver.beat()
-    driver.admit("late")
-    assert order_of_grants(driver, 3) == ["first", "second", "late"]
-
-
 def test_a_continuation_has_a_bounded_head_start_over_other_users(make: Make) -> None:
     """One typical request: it passes a user who is level, not one who is two requests behind."""
     driver = make(engines=ONE)
