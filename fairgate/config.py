@@ -248,6 +248,10 @@ class Lane(Base, frozen=True):
     """``ratio`` (learned bytes per token), a tiktoken encoding, or a path to a tokenizer.json."""
     queue: Queue = Queue()
 
+    def engines_of(self, name: str) -> dict[str, Engine]:
+        """The engines of this lane, which is called ``name``, by what each is called."""
+        return {e.name or f"{name}-{place}": e for place, e in enumerate(self.engines)}
+
 
 class Pool(Base, frozen=True):
     """Lanes that share one fairness ledger."""

@@ -159,11 +159,7 @@ def _drained(config: Config, pool: str, lane: str) -> frozenset[str]:
     spec = config.pools[pool].lanes.get(lane)
     if spec is None:
         return frozenset()
-    return frozenset(
-        engine.name or f"{lane}-{index}"
-        for index, engine in enumerate(spec.engines)
-        if getattr(engine, "drained", False)
-    )
+    return frozenset(name for name, engine in spec.engines_of(lane).items() if engine.drained)
 
 
 def _lane(lane: LaneLook, drained: frozenset[str]) -> report.LaneState:

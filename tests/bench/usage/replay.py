@@ -47,7 +47,8 @@ _ACCOUNT = compose_script(
     local a = fg.account(fg.key('tenant', ARGV[1]))
     local last, charged = fg.slice_of(fg.clock('')), 0
     for slice = last - 95, last do -- all that are kept, of ten seconds each
-      charged = charged + (tonumber(redis.call('ZSCORE', fg.slice_key('service', slice), ARGV[1])) or 0)
+      local service = redis.call('ZSCORE', fg.slice_key('service', slice), ARGV[1])
+      charged = charged + (tonumber(service) or 0)
     end
     return {string.format('%.17g', a.du), string.format('%.17g', charged), tostring(a.flight),
       string.format('%.17g', a.s)}
@@ -145,7 +146,10 @@ def _body(number: int) -> dict[str, Any]:
 
 
 async def replay(requests: int, policy: Preset) -> Replay:
-    """Run it, within a quarter of an hour. Raises ``RuntimeError`` when something does not come up or does not end."""
+    """Run it, within a quarter of an hour.
+
+    Raises ``RuntimeError`` when something does not come up or does not end.
+    """
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         store = await stack.enter_async_context(valkey())
