@@ -40,6 +40,8 @@ class Admin(Base, frozen=True):
     port: Annotated[int, Meta(ge=0, le=65535)] | None = None
     """With ``port``, the API is served on a socket of its own, and not on that of the gateway;
     ``host``: that of the gateway."""
+    mounted: bool = False
+    """The same where FairGate is mounted: the app answers at ``/fairgate/`` as a gateway does."""
     session_s: Positive = 43_200.0
     """How long a browser stays logged in."""
     engines_at: tuple[EnginePlace, ...] = ()

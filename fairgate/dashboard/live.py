@@ -84,6 +84,7 @@ class Live:
             "refused": _by_limit(refused),
             "rows": rows,
             "details": _details(ledger.tenants),
+            "may_change": self._watch.runtime.changes is not None,
         }
         regions = {name: self._pages.render(f"regions/{name}.html", **known) for name in REGIONS}
         return Frame(regions, charts(view, colours))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from fairgate.admission.look import NOBODY, EngineLook, LaneLook, LineLook, PoolLook, TenantLook
@@ -11,6 +11,7 @@ from fairgate.inspection import report
 from fairgate.inspection.shares import Demand, Role, Standing, standings
 from fairgate.inspection.watch import PoolView, Watch
 from fairgate.pool import Pool
+from fairgate.routing.tallies import Tally
 
 _MINUTE_S = 60.0
 _LISTED = 40
@@ -92,7 +93,7 @@ def _pool(pool: Pool, view: PoolView, look: PoolLook, config: Config) -> report.
             else 0.0,
         ),
         lanes=lanes,
-        router=_router(pool),
+        router=_router(view.router),
     )
 
 
@@ -154,16 +155,15 @@ def _verb(names: list[str], one: str, many: str) -> str:
     return one if len(names) == 1 else many
 
 
-def _drained(config: Config, pool: str, lane: str) -> frozenset[str]:
-    """Names of engines that are drained by hand."""
+def _drained(config: Config, pool: str, lane: str) -> Mapping[str, bool]:
+    """Of each engine that this gateway knows, whether it is drained by hand."""
     spec = config.pools[pool].lanes.get(lane)
-    if spec is None:
-        return frozenset()
-    return frozenset(name for name, engine in spec.engines_of(lane).items() if engine.drained)
+    return {n: e.drained for n, e in spec.engines_of(lane).items()} if spec else {}
 
 
-def _lane(lane: LaneLook, drained: frozenset[str]) -> report.LaneState:
-    engines = tuple(_engine(e, e.name in drained) for e in lane.engines)
+def _lane(lane: LaneLook, drained: Mapping[str, bool]) -> report.LaneState:
+    looks = sorted(lane.engines, key=lambda e: e.name)
+    engines = tuple(_engine(e, drained.get(e.name)) for e in looks)
     running = sum(e.running for e in engines)
     limit = sum(int(e.limit) for e in lane.engines if e.up)
     free = int(lane.free)
@@ -184,9 +184,12 @@ def _lane(lane: LaneLook, drained: frozenset[str]) -> report.LaneState:
     )
 
 
-def _engine(engine: EngineLook, drained: bool) -> report.EngineState:
+def _engine(engine: EngineLook, drained: bool | None) -> report.EngineState:
+    """``drained`` is ``None`` of one that is not configured: it was removed, or is another's."""
     if drained:
         state = "drained"
+    elif drained is None and not engine.up:
+        state = "leaving"
     elif not engine.up:
         state = "down"
     else:
@@ -285,7 +288,7 @@ def _behind(entry: LineLook, lane: LaneLook) -> str:
     return f"behind {names}, who {_verb(before, 'has', 'have')} had less service"
 
 
-def _router(pool: Pool) -> tuple[report.RouterState, ...]:
+def _router(tallies: Sequence[Tally]) -> tuple[report.RouterState, ...]:
     return tuple(
         report.RouterState(
             router=seen.router,
@@ -295,5 +298,5 @@ def _router(pool: Pool) -> tuple[report.RouterState, ...]:
             predicted=seen.predicted,
             observed=seen.observed,
         )
-        for seen in pool.routing.tallies.all()
+        for seen in tallies
     )

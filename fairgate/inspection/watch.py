@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -15,6 +15,7 @@ from fairgate.errors import StoreError
 from fairgate.inspection.history import History
 from fairgate.inspection.recent import Recent
 from fairgate.pool import Pool
+from fairgate.routing.tallies import Tally
 from fairgate.runtime import Runtime
 
 INTERVAL_S = 1.0
@@ -36,6 +37,7 @@ class PoolView:
     """``None``: the store has not told yet."""
     history: History = field(default_factory=History)
     recent: Recent = field(default_factory=Recent)
+    router: Sequence[Tally] = ()
 
 
 class Watch:
@@ -105,6 +107,7 @@ async def _look(pool: Pool, view: PoolView) -> None:
         if view.history.take(look.slices, look.slice, look.now_ms / 1000):
             break
     assert look is not None  # noqa: S101 — at least one round
+    view.router = await pool.routing.tallied()
     view.look = look
     view.recent.take(look)
 
