@@ -161,7 +161,7 @@ class FairGate:
                 yield runtime
                 return
             operators = Operators(runtime)
-            async with operators.watch.running():
+            async with operators.observer.running():
                 self._operators = operators
                 yield runtime
 

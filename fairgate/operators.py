@@ -18,19 +18,19 @@ from fairgate.admin.calls import PREFIX as ADMIN
 from fairgate.dashboard.app import PATH as DASHBOARD
 from fairgate.dashboard.app import Dashboard
 from fairgate.errors import MethodNotAllowed, NotFound, Refusal
+from fairgate.inspection.observer import Observer
 from fairgate.inspection.routes import Inspection
-from fairgate.inspection.watch import Watch
 from fairgate.runtime import Runtime
 
 
 class Operators:
     """Of one runtime, everything below :data:`~fairgate.dashboard.app.PATH`.
 
-    The pools are looked at while :attr:`watch` runs.
+    The pools are looked at while :attr:`observer` runs.
     """
 
     def __init__(self, runtime: Runtime) -> None:
-        self.watch = Watch(runtime)
+        self.observer = Observer(runtime)
         self._access = Access(runtime)
         self._admin = AdminApi(runtime, self._access)
         self._rng = random.Random()  # noqa: S311 — jitter of Retry-After
@@ -47,9 +47,9 @@ class Operators:
     def routes(self) -> list[BaseRoute]:
         """For a router that answers refusals itself."""
         return [
-            *Inspection(self.watch, self._access).routes(),
+            *Inspection(self.observer, self._access).routes(),
             Mount(ADMIN, self._admin.app),
-            Mount(DASHBOARD, Dashboard(self.watch, self._access)),
+            Mount(DASHBOARD, Dashboard(self.observer, self._access)),
         ]
 
     async def _refuse(self, request: Request, refusal: Exception) -> Response:

@@ -98,7 +98,7 @@ async def serve(
                 _background(stack, watcher.run())
                 loop = asyncio.get_running_loop()
                 loop.add_signal_handler(signal.SIGHUP, watcher.request_reload)
-            await stack.enter_async_context(gateway.operators.watch.running())
+            await stack.enter_async_context(gateway.operators.observer.running())
             if place is not None:
                 _background(stack, place.obey(runtime, stop))
             _background(stack, watch(server.server_state.connections, config.timeouts.head_s))

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from fairgate.admission.look import NOBODY, EngineLook, LaneLook, LineLook, PoolLook, TenantLook
 from fairgate.config import Config
 from fairgate.inspection import report
+from fairgate.inspection.observer import Observer, PoolView
 from fairgate.inspection.shares import Demand, Role, Standing, standings
-from fairgate.inspection.watch import PoolView, Watch
 from fairgate.pool import Pool
 from fairgate.routing.tallies import Tally
 
@@ -20,29 +20,29 @@ _REQUEST_S = 10.0
 """How long a request is taken to run, where refused ones are compared with those that do."""
 
 
-def ledger(watch: Watch) -> report.Ledger:
+def ledger(observer: Observer) -> report.Ledger:
     """The ledgers of all pools, as of the last look. Pools not seen yet are left out."""
-    runtime = watch.runtime
+    runtime = observer.runtime
     pools = [
         _pool(pool, view, view.look, runtime.config)
         for name, pool in runtime.pools.items()
-        if (view := watch.views[name]).look is not None
+        if (view := observer.views[name]).look is not None
     ]
-    return report.Ledger(report.SCHEMA, _at(watch), runtime.gateway, tuple(pools))
+    return report.Ledger(report.SCHEMA, _at(observer), runtime.gateway, tuple(pools))
 
 
-def queue(watch: Watch) -> report.Queue:
+def queue(observer: Observer) -> report.Queue:
     """The lines of all pools, as of the last look. Pools not seen yet are left out."""
     pools = [
         report.PoolQueue(name, tuple(_lane_queue(lane, view.look) for lane in view.look.lanes))
-        for name, view in watch.views.items()
+        for name, view in observer.views.items()
         if view.look is not None
     ]
-    return report.Queue(report.SCHEMA, _at(watch), watch.runtime.gateway, tuple(pools))
+    return report.Queue(report.SCHEMA, _at(observer), observer.runtime.gateway, tuple(pools))
 
 
-def _at(watch: Watch) -> str:
-    last = max((v.look.now_ms for v in watch.views.values() if v.look is not None), default=0.0)
+def _at(observer: Observer) -> str:
+    last = max((v.look.now_ms for v in observer.views.values() if v.look is not None), default=0.0)
     return datetime.fromtimestamp(last / 1000, UTC).isoformat(timespec="milliseconds")
 
 

@@ -40,7 +40,7 @@ class PoolView:
     router: Sequence[Tally] = ()
 
 
-class Watch:
+class Observer:
     """The views of all pools of ``runtime``, kept fresh while :meth:`running`.
 
     A store that is away leaves them as they were; :attr:`stale` says so.
@@ -55,10 +55,10 @@ class Watch:
         self._task: asyncio.Task[None] | None = None
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[Watch]:
+    async def running(self) -> AsyncIterator[Observer]:
         """Look now and then once a second, until the context ends; while there is an admin key,
         for without one nobody may see it."""
-        self._task = asyncio.create_task(self._run(), name="fairgate-watch")
+        self._task = asyncio.create_task(self._run(), name="fairgate-observer")
         try:
             yield self
         finally:
