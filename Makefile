@@ -32,7 +32,7 @@ help:
 	@echo "make bench-micro       the parts of a request's way one by one, with history"
 	@echo "make bench-memory      memory over 200,000 requests and 20,000 aborted streams"
 	@echo "make bench-scheduling  what a decision costs the store while 10 to 100,000 wait, plotted"
-	@echo "make bench-usage       whether 10,000 usage records sum up to the ledger, with a gateway killed"
+	@echo "make bench-usage       whether 10,000 usage records sum up to the ledger, with a gateway killed, under two policies"
 	@echo "make bench-best-route  what several answers of a small model are worth, simulated"
 	@echo "make bench-growth      what heartbeats and accounts cost with up to 1,000 engines, 100,000 tenants"
 	@echo "make docs              the pages made from the code, then all pages as a site in build/site"

@@ -25,7 +25,7 @@ MODULES = (
     "admission/wire", "codec", "distribution", "engines/http_client", "engines/http_connection",
     "engines/http_transport", "exchange", "gateway/forward", "headers", "identity", "inbox",
     "metrics/__init__", "metrics/tenants", "metrics/waste", "pool", "prompt", "routes",
-    "routing/routed", "tally", "ticket", "usage", "watch", "within",
+    "events", "routing/routed", "scanners", "tally", "ticket", "usage", "watch", "within",
 )  # fmt: skip
 
 _INTERPRETED = "_interpreted_"

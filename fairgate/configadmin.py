@@ -17,6 +17,16 @@ class AdminKey(Base, frozen=True):
     """What the audit log calls who holds it."""
 
 
+class EnginePlace(Base, frozen=True):
+    """Where engines may be added while the gateway runs."""
+
+    host: str
+    """An address or network (``10.2.0.0/16``), a name, all names below one (``*.models.svc``), or
+    ``*``, which is anywhere."""
+    api_key: str | None = None
+    """Sent to engines there: the API takes no keys of engines."""
+
+
 class Admin(Base, frozen=True):
     """The admin API, and changes while the gateway runs. Off unless there is a key."""
 
@@ -30,8 +40,12 @@ class Admin(Base, frozen=True):
     port: Annotated[int, Meta(ge=0, le=65535)] | None = None
     """With ``port``, the API is served on a socket of its own, and not on that of the gateway;
     ``host``: that of the gateway."""
+    mounted: bool = False
+    """The same where FairGate is mounted: the app answers at ``/fairgate/`` as a gateway does."""
     session_s: Positive = 43_200.0
     """How long a browser stays logged in."""
+    engines_at: tuple[EnginePlace, ...] = ()
+    """Where the API may add engines, since prompts are sent there; by default nowhere."""
 
 
 class UsageRecords(Base, frozen=True):

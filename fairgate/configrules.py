@@ -22,6 +22,7 @@ from fairgate.config import (
     Route,
     Tenant,
 )
+from fairgate.configplaces import is_place
 from fairgate.configsampling import HttpScorer, Scorer
 from fairgate.configshape import did_you_mean, join
 from fairgate.policy import resolve_policy
@@ -51,6 +52,11 @@ def tenant_problems(name: str, tenant: Tenant, config: Config) -> list[str]:
     return [problem.removeprefix(".") for problem in found]
 
 
+def url_problems(url: str, path: str) -> list[str]:
+    """What is wrong with the address of a server, without the whole of it."""
+    return list(_http_url(url, path))
+
+
 def quantities(section: Struct) -> list[str]:
     """Numbers in ``section`` that nobody can mean, by the paths within it."""
     return list(_quantities(section, "", ""))
@@ -66,6 +72,7 @@ def problems(config: Config) -> list[str]:
         *_keys_used_twice(config),
         *_store(config),
         *_networks(config),
+        *_engines_at(config),
         *_routes(config),
         *_quantities(config, "", ""),
     ]
@@ -285,6 +292,15 @@ def _networks(config: Config) -> Iterator[str]:
                 ip_network(network)
             except ValueError as error:
                 yield f"server.{name}[{i}]: expected an address or a network, got: {error}"
+
+
+def _engines_at(config: Config) -> Iterator[str]:
+    for i, place in enumerate(config.admin.engines_at):
+        if not is_place(place.host):
+            yield (
+                f"admin.engines_at[{i}].host: expected an address, a network, a name, '*.' and a "
+                f"name, or '*', got '{place.host[:80]}'"
+            )
 
 
 def _store(config: Config) -> Iterator[str]:

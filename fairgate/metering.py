@@ -24,7 +24,8 @@ from fairgate.identity import Principal
 from fairgate.pool import Pool
 from fairgate.routing.base import Action
 from fairgate.routing.routed import Outcome, Routed
-from fairgate.usage import Usage, UsageScanner, scanner_for
+from fairgate.scanners import UsageScanner, scanner_for
+from fairgate.usage import Usage
 
 _MOST_UNITS = 2**40
 _ONE_UNIT = RouteCost(per_request=1.0)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fairgate import headers
-from fairgate.config import Route
+from fairgate.config import Config, Route
+from fairgate.dashboard.app import PATH as DASHBOARD
 from fairgate.engines.build import AppEngineFactory
 from fairgate.errors import FairgateError, Unavailable
 from fairgate.exchange import Exchange, Terms
@@ -17,10 +20,13 @@ from fairgate.me.app import PATH as ME
 from fairgate.me.app import Me
 from fairgate.metering import Cost
 from fairgate.mounting import ConfigSource, OwnRuntime, mounted_config
+from fairgate.operators import Operators
 from fairgate.refusing import OnRefusal, Refuser
 from fairgate.routes import Choose, RouteTable, route_path
 from fairgate.runtime import Runtime
 from fairgate.ticket import SCOPE_KEY
+
+_FOR_OPERATORS = f"{DASHBOARD}/"
 
 log = structlog.get_logger("fairgate.mounting")
 
@@ -43,7 +49,8 @@ class FairGate:
     ``app_engine`` makes the engines of ``type: app``; without it their capacity is what the
     configuration says.
 
-    A tenant finds what it has and uses at ``/fairgate/v1/me`` of an app with a runtime of its own.
+    A tenant finds what it has and uses at ``/fairgate/v1/me`` of an app with a runtime of its own;
+    with ``admin.mounted``, operators find dashboard and admin API at ``/fairgate/`` of it.
 
     A handler finds its :class:`Ticket` as ``scope["fairgate"]``: who sends the request, its grant,
     and ``report_usage()``. Raises ``ConfigError`` for a configuration that is wrong, with every
@@ -70,11 +77,14 @@ class FairGate:
         self._runtime = runtime
         self._own: OwnRuntime | None = None
         self._me: tuple[Runtime, Me] | None = None
+        self._has_operators = False
+        self._operators: Operators | None = None
         configured: tuple[Route, ...] = ()
         if runtime is None:
             found = mounted_config(config)
             configured = found.routes
-            self._own = OwnRuntime(lambda: Runtime.open(found, app_engine=app_engine))
+            self._has_operators = found.admin.mounted and bool(found.admin.keys)
+            self._own = OwnRuntime(lambda: self._open(found, app_engine))
         self._routes = RouteTable(configured, routes)
 
     @property
@@ -98,6 +108,9 @@ class FairGate:
         """
         kind = scope["type"]
         if kind == "http" and SCOPE_KEY not in scope:
+            if self._has_operators and _is_for_operators(scope):
+                await self._operate(scope, receive, send)
+                return
             route = self._routes.find(scope)
             if route is not None:
                 await self._meter(route, scope, receive, send)
@@ -133,6 +146,25 @@ class FairGate:
             self._me = runtime, Me(runtime, self._terms.authenticate)
         await self._me[1](scope, receive, send)
 
+    async def _operate(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if await self._started(scope, receive, send) is not None:
+            assert self._operators is not None  # noqa: S101 — they come with the runtime
+            await self._operators(scope, receive, send)
+
+    @asynccontextmanager
+    async def _open(
+        self, config: Config, app_engine: AppEngineFactory | None
+    ) -> AsyncIterator[Runtime]:
+        """A runtime, and what its operators see of it."""
+        async with Runtime.open(config, app_engine=app_engine) as runtime:
+            if not self._has_operators:
+                yield runtime
+                return
+            operators = Operators(runtime)
+            async with operators.observer.running():
+                self._operators = operators
+                yield runtime
+
     async def _started(self, scope: Scope, receive: Receive, send: Send) -> Runtime | None:
         """The runtime; ``None`` when it does not start, and the request is refused."""
         try:
@@ -147,3 +179,11 @@ class FairGate:
                 refusal, scope, receive, send, request_id=headers.request_id(sent)
             )
             return None
+
+
+def _is_for_operators(scope: Scope) -> bool:
+    """Its path is below theirs, and not the one that is for tenants."""
+    if _FOR_OPERATORS not in scope["path"]:
+        return False
+    path = route_path(scope)
+    return path.startswith(_FOR_OPERATORS) and path != ME

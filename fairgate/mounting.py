@@ -14,7 +14,8 @@ from msgspec.structs import replace
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fairgate import configfile
-from fairgate.config import AppEngine, Config, Lane, Pool, Server, Tenant
+from fairgate.config import AppEngine, Config, Lane, Pool, Tenant
+from fairgate.configserver import Server
 from fairgate.errors import FairgateError
 from fairgate.placement import check_mounted
 from fairgate.runtime import Runtime

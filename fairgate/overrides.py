@@ -16,11 +16,11 @@ from fairgate.config import (
     Lane,
     Pool,
     Preset,
-    Server,
     SimulatedEngine,
     Tenant,
 )
 from fairgate.configrules import problems
+from fairgate.configserver import Server
 from fairgate.engines.base import EngineStatus
 from fairgate.engines.probe import probe
 from fairgate.errors import ConfigError

@@ -23,9 +23,9 @@ def check_served(config: Config, *, source: str = "") -> None:
 
 
 def check_mounted(config: Config, *, source: str = "") -> None:
-    """Raise ``ConfigError`` for engines that only ``fairgate serve`` starts, and for what needs
-    answers that pass through the gateway."""
-    if problems := [*_spawned(config), *_sampled(config)]:
+    """Raise ``ConfigError`` for engines and sockets that only ``fairgate serve`` starts, and for
+    what needs answers that pass through the gateway."""
+    if problems := [*_spawned(config), *_sampled(config), *_own_socket(config)]:
         raise ConfigError(problems, source=source)
 
 
@@ -46,6 +46,14 @@ def _sampled(config: Config) -> Iterator[str]:
                     f"pools.{name}.{field}: only 'fairgate serve' sends requests to engines; "
                     "leave it out where FairGate is mounted"
                 )
+
+
+def _own_socket(config: Config) -> Iterator[str]:
+    if config.admin.mounted and config.admin.port is not None:
+        yield (
+            "admin.port: only 'fairgate serve' opens a socket for operators; leave it out where "
+            "FairGate is mounted, or say admin.mounted: false"
+        )
 
 
 def _tag(engine: Engine) -> str:

@@ -21,7 +21,7 @@ from fairgate.admission.queue import Admission, OnFailure
 from fairgate.codec import Call
 from fairgate.config import App, Config, Lane
 from fairgate.engines.base import Engine
-from fairgate.engines.monitor import EngineMonitor
+from fairgate.engines.monitor import EngineMonitor, Fleet
 from fairgate.errors import StoreError
 from fairgate.failopen import OpenDoor
 from fairgate.identity import Principal
@@ -53,6 +53,7 @@ class Pool:
         store_url: str,
         gateway: str,
         metrics: RoutingMetrics | None = None,
+        fleet: Fleet | None = None,
     ) -> None:
         self.name = name
         self.link = link
@@ -73,6 +74,8 @@ class Pool:
             interval_s=config.store.heartbeat_s,
             on_change=lambda: self.admission.renew_soon(),
             breaker=config.breaker,
+            fleet=fleet,
+            in_use=self._runs_on,
         )
         self._heartbeat_s = config.store.heartbeat_s
         usage_records = config.usage.max_records if config.usage else 0
@@ -161,6 +164,14 @@ class Pool:
         """Refuse what waits in line with one of these API keys, by their ids."""
         for admission in self._admissions():
             admission.refuse_keys(keys)
+
+    def _runs_on(self, lane: str, engine: str) -> bool:
+        """Whether a request of this process has that engine."""
+        return any(
+            (held.note.lane, held.note.engine) == (lane, engine)
+            for admission in self._admissions()
+            for held in admission.held().values()
+        )
 
     def _admissions(self) -> list[Admission]:
         """The one on the shared store and, while that is away, the local one."""

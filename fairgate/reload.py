@@ -156,8 +156,9 @@ def _live_part(old: Config, new: Config) -> Config:
 
 
 def _live_admin(old: Admin, new: Admin) -> Admin:
-    """Keys and the time of sessions; where there were no keys, the API was not started."""
-    return replace(old, keys=new.keys if old.keys else (), session_s=new.session_s)
+    """Keys, the time of sessions, where engines may be; without keys, the API was not started."""
+    keys = new.keys if old.keys else ()
+    return replace(old, keys=keys, session_s=new.session_s, engines_at=new.engines_at)
 
 
 def _live_pool(old: Pool, new: Pool) -> Pool:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import secrets
 from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+
+import msgspec
+import structlog
 
 from fairgate.addresses import Addresses
 from fairgate.admission.embedded import EmbeddedStore
@@ -20,14 +24,15 @@ from fairgate.changes.live import LiveChanges
 from fairgate.changes.overlay import Object
 from fairgate.changes.store import ChangeStore
 from fairgate.config import AppEngine as AppEngineSettings
-from fairgate.config import Config
+from fairgate.config import Config, Lane
+from fairgate.config import Engine as EngineSettings
 from fairgate.configadmin import UsageRecords
 from fairgate.configrules import is_auto
 from fairgate.engines.app import AppEngine
 from fairgate.engines.base import Engine
 from fairgate.engines.build import AppEngineFactory, build_engine
 from fairgate.engines.http_client import HttpClient
-from fairgate.errors import NotFound
+from fairgate.errors import EngineStartError, NotFound
 from fairgate.guessing import FailedKeys
 from fairgate.identity import Identity, revoked_keys
 from fairgate.judging import Judging
@@ -42,14 +47,25 @@ from fairgate.tracing.setup import Begin, Tracer
 
 EMBEDDED = "embedded"
 
+log = structlog.get_logger("fairgate.engines")
+
 Headers = Iterable[tuple[bytes, bytes]]
 
 
 class Runtime:
     """Made by :meth:`open`, and in force until that context ends."""
 
-    def __init__(self, config: Config, *, gateway: str = "") -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        gateway: str = "",
+        log_dir: Path | None = None,
+        app_engine: AppEngineFactory | None = None,
+    ) -> None:
         self.config = config
+        self._log_dir = log_dir or Path.cwd()
+        self._app_engine = app_engine
         self.identity = Identity(config)
         self.addresses = Addresses(config.server)
         self.failed_keys = FailedKeys(config.server.failed_keys_per_minute, self.addresses)
@@ -67,6 +83,7 @@ class Runtime:
         self.changes: LiveChanges | None = None
         """Of the configuration while it runs; ``None``: it takes part in none."""
         self.engines: list[Engine] = []
+        self._starting: set[asyncio.Task[None]] = set()
         self._numbers = itertools.count()
         self._any_model = _is_one_app(config)
 
@@ -88,61 +105,84 @@ class Runtime:
         cannot be read; ``ConfigError`` for tracing without OpenTelemetry. Cancelled: all that was
         started is ended before the cancellation goes on.
         """
-        runtime = cls(config)
+        runtime = cls(config, log_dir=log_dir, app_engine=app_engine)
         async with AsyncExitStack() as stack:
-            if config.tracing is not None:
-                tracer = Tracer(config.tracing, runtime.gateway)
-                stack.push_async_callback(tracer.stop)
-                runtime.begin_trace = tracer.begin
+            runtime._trace(stack)
             url = await store_url(config, stack)
-            tag = f"admin:{config.admin.site}"
-            runtime.link = Link(locator_of(url, tag), timeout_s=config.store.timeout_s)
-            stack.push_async_callback(runtime.link.close)
-            client = HttpClient(
-                connect_s=config.timeouts.connect_s,
-                max_answer_bytes=config.server.max_answer_bytes,
-            )
-            runtime.http = await stack.enter_async_context(client)
-            runtime.judging = Judging(runtime.http.session)
-            stack.push_async_callback(runtime.judging.stop)
+            await runtime._connect(url, stack)
             for name in config.pools:
-                engines = runtime.build_engines(
-                    name, log_dir or Path.cwd(), app_engine or AppEngine
-                )
-                locator = locator_of(url, name)
-                await vet_store(locator, timeout_s=config.store.timeout_s)
-                link = Link(locator, timeout_s=config.store.timeout_s)
-                stack.push_async_callback(link.close)
-                runtime.pools[name] = Pool(
-                    name, config, engines, link=link, store_url=url, gateway=runtime.gateway,
-                    metrics=runtime.routing_metrics,
-                )  # fmt: skip
+                runtime.pools[name] = await runtime._build_pool(name, url, stack)
             for files in runtime._usage_files(config.usage):
                 stack.push_async_callback(files.stop)  # after the pools, whose last words it writes
                 files.start()
             for pool in runtime.pools.values():
                 stack.push_async_callback(pool.stop)
                 await pool.start()
-            if config.admin.keys and config.admin.changes:
-                store = ChangeStore(runtime.link, config.admin.site)
-                runtime.changes = changes = LiveChanges(config, store, runtime._take_up)
-                stack.push_async_callback(changes.stop)
-                await changes.start()
+            await runtime._follow_changes(stack)
             yield runtime
 
-    def build_engines(
-        self, pool: str, log_dir: Path, app_engine: AppEngineFactory = AppEngine
-    ) -> dict[str, list[Engine]]:
-        """The engines of each lane, not started."""
-        built = {
-            name: [
-                build_engine(name, index, lane, engine, self.http, log_dir, app_engine)
-                for index, engine in enumerate(lane.engines)
-            ]
-            for name, lane in self.config.pools[pool].lanes.items()
+    def _trace(self, stack: AsyncExitStack) -> None:
+        if self.config.tracing is not None:
+            tracer = Tracer(self.config.tracing, self.gateway)
+            stack.push_async_callback(tracer.stop)
+            self.begin_trace = tracer.begin
+
+    async def _connect(self, url: str, stack: AsyncExitStack) -> None:
+        """To the store, for what is of no pool, and to engines."""
+        config = self.config
+        tag = f"admin:{config.admin.site}"
+        self.link = Link(locator_of(url, tag), timeout_s=config.store.timeout_s)
+        stack.push_async_callback(self.link.close)
+        client = HttpClient(
+            connect_s=config.timeouts.connect_s, max_answer_bytes=config.server.max_answer_bytes
+        )
+        self.http = await stack.enter_async_context(client)
+        self.judging = Judging(self.http.session)
+        stack.push_async_callback(self.judging.stop)
+
+    async def _build_pool(self, name: str, url: str, stack: AsyncExitStack) -> Pool:
+        """The pool with its engines, nothing of it started."""
+        config = self.config
+        engines = {
+            lane: [self._build_engine(lane, *of, spec) for of in spec.engines_of(lane).items()]
+            for lane, spec in config.pools[name].lanes.items()
         }
-        self.engines += [engine for members in built.values() for engine in members]
-        return built
+        self.engines += [engine for members in engines.values() for engine in members]
+        locator = locator_of(url, name)
+        await vet_store(locator, timeout_s=config.store.timeout_s)
+        link = Link(locator, timeout_s=config.store.timeout_s)
+        stack.push_async_callback(link.close)
+        return Pool(
+            name, config, engines, link=link, store_url=url, gateway=self.gateway,
+            metrics=self.routing_metrics, fleet=self,
+        )  # fmt: skip
+
+    def _build_engine(self, lane: str, name: str, settings: EngineSettings, spec: Lane) -> Engine:
+        named = msgspec.structs.replace(settings, name=name)
+        make_app = self._app_engine or AppEngine
+        return build_engine(lane, 0, spec, named, self.http, self._log_dir, make_app)
+
+    def add_engine(self, lane: str, name: str, spec: Lane, settings: EngineSettings) -> Engine:
+        """An engine that joins while the gateway runs; it is started in the background."""
+        engine = self._build_engine(lane, name, settings, spec)
+        self.engines.append(engine)
+        task = asyncio.create_task(_start(engine), name=f"fairgate-start-{name}")
+        self._starting.add(task)
+        task.add_done_callback(self._starting.discard)
+        return engine
+
+    async def remove_engine(self, engine: Engine) -> None:
+        """One that left, and runs nothing any more."""
+        self.engines.remove(engine)
+        await engine.stop()
+
+    async def _follow_changes(self, stack: AsyncExitStack) -> None:
+        admin = self.config.admin
+        if admin.keys and admin.changes:
+            store = ChangeStore(self.link, admin.site)
+            self.changes = LiveChanges(self.config, store, self._take_up)
+            stack.push_async_callback(self.changes.stop)
+            await self.changes.start()
 
     def _usage_files(self, settings: UsageRecords | None) -> list[UsageFiles]:
         if settings is None or settings.folder is None:
@@ -239,6 +279,13 @@ class Runtime:
 def _is_one_app(config: Config) -> bool:
     lanes = [lane for pool in config.pools.values() for lane in pool.lanes.values()]
     return len(lanes) == 1 and all(isinstance(e, AppEngineSettings) for e in lanes[0].engines)
+
+
+async def _start(engine: Engine) -> None:
+    try:
+        await engine.start()
+    except EngineStartError as error:
+        log.error("an engine that was added does not start", engine=engine.name, error=str(error))
 
 
 async def store_url(config: Config, stack: AsyncExitStack) -> str:

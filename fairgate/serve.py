@@ -98,7 +98,7 @@ async def serve(
                 _background(stack, watcher.run())
                 loop = asyncio.get_running_loop()
                 loop.add_signal_handler(signal.SIGHUP, watcher.request_reload)
-            await stack.enter_async_context(gateway.watch.running())
+            await stack.enter_async_context(gateway.operators.observer.running())
             if place is not None:
                 _background(stack, place.obey(runtime, stop))
             _background(stack, watch(server.server_state.connections, config.timeouts.head_s))
@@ -121,7 +121,7 @@ async def _for_operators(
         yield
         return
     host, port = admin.host or config.server.host, admin.port
-    server = _Server(_uvicorn(config, gateway.operators_app, host, port))
+    server = _Server(_uvicorn(config, gateway.operators, host, port))
     with contextlib.ExitStack() as stack:
         if not sockets:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -16,9 +16,9 @@ from fairgate.identity import Principal, interaction_id
 from fairgate.inbox import Inbox
 from fairgate.metering import Measured, Observed
 from fairgate.runtime import Runtime
+from fairgate.scanners import UsageScanner
 from fairgate.tally import NOBODY, tally
 from fairgate.ticket import Ticket
-from fairgate.usage import UsageScanner
 
 _NO_ANSWER = UsageScanner()
 _FILES = frozenset({"http.response.pathsend", "http.response.zerocopysend"})

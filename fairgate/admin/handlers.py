@@ -130,6 +130,16 @@ class Handlers:
         path = asked.path
         return Reply(self._views().engine(self._runtime, path["lane"], path["engine"]))
 
+    async def add_engine(self, asked: Asked) -> Reply:
+        made = await self._operations.add_engine(asked.admin, asked.body)
+        place = (("location", f"{PREFIX}/engines/{made.lane}/{made.name}"),)
+        return Reply(made, status=201, headers=place)
+
+    async def remove_engine(self, asked: Asked) -> Reply:
+        path = asked.path
+        await self._operations.remove_engine(asked.admin, path["lane"], path["engine"])
+        return Reply(status=204)
+
     async def change_engine(self, asked: Asked) -> Reply:
         lane, name = asked.path["lane"], asked.path["engine"]
         return Reply(await self._operations.change_engine(asked.admin, lane, name, asked.body))

@@ -178,12 +178,51 @@ class Operations:
         is that of the ledger; vLLM's own ``--max-num-seqs`` stays as it was started with.
         """
 
-        def show(views: Views) -> Any:
-            engine = msgspec.to_builtins(views.engine(self._runtime, lane, name))
-            return {field: engine[field] for field in ("name", "lane", "drained", "max_num_seqs")}
-
+        _known_fields(patch, shapes.EnginePatch)
+        show = self._show_engine(lane, name)
         await self._patch(admin, ("engine", f"{lane}/{name}"), patch, show, if_match)
         return Views.of(self._runtime).engine(self._runtime, lane, name)
+
+    async def add_engine(self, admin: Admin, body: Body) -> shapes.Engine:
+        """A server that others run, where the file allows one; or one of the file again."""
+        _known_fields(body, shapes.NewEngine)
+        lane, name = (_name(body.get(field), field) for field in ("lane", "name"))
+        patch = {k: v for k, v in body.items() if k not in ("lane", "name")}
+        show = self._show_engine(lane, name)
+
+        def decide(views: Views) -> Fields:
+            views.lane(self._runtime, lane)
+            if _is_there(lambda: show(views)):
+                raise Conflict(f"an engine of {lane!r} is named {name!r} already", param="name")
+            if not patch and name in self._changes().base_engines(lane):
+                return {f"engine/{lane}/{name}": None}
+            return {f"engine/{lane}/{name}": encode(Entry(patch=patch, fresh=True))}
+
+        await self._make(admin, "engine.add", ("engine", f"{lane}/{name}"), decide, show)
+        return Views.of(self._runtime).engine(self._runtime, lane, name)
+
+    async def remove_engine(self, admin: Admin, lane: str, name: str) -> None:
+        """It gets no new requests, and goes once those that it runs have ended."""
+        show = self._show_engine(lane, name)
+
+        def decide(views: Views) -> Fields:
+            told = views.engine(self._runtime, lane, name)
+            if told.type == "app":
+                raise Conflict("it is the app that fairgate is mounted in")
+            if len([e for e in views.engines(self._runtime).engines if e.lane == lane]) == 1:
+                raise Conflict(f"it is the only engine of {lane!r}; drain it instead")
+            of_file = name in self._changes().base_engines(lane)
+            return {f"engine/{lane}/{name}": encode(Entry(gone=True)) if of_file else None}
+
+        await self._make(admin, "engine.delete", ("engine", f"{lane}/{name}"), decide, show)
+
+    def _show_engine(self, lane: str, name: str) -> _Show:
+        def show(views: Views) -> Any:
+            engine = msgspec.to_builtins(views.engine(self._runtime, lane, name))
+            fields = ("name", "lane", "type", "url", "drained", "max_num_seqs")
+            return {field: engine[field] for field in fields}
+
+        return show
 
     # How a change is made
 
@@ -269,10 +308,10 @@ def _user_of_app(config: Config, app: str) -> str | None:
     return None
 
 
-def _name(name: Any) -> str:
+def _name(name: Any, field: str = "name") -> str:
     _, problems = configshape.fit(name, Name)
     if problems:
-        raise Invalid([f"name: {problems[0]}"])
+        raise Invalid([f"{field}: {problems[0]}"])
     return str(name)
 
 

@@ -162,6 +162,8 @@ class Engine(Struct, frozen=True):
     up: bool
     detail: str
     """Why it is not up."""
+    url: str | None
+    """Of one that others run."""
     drained: bool
     max_num_seqs: int | None
     """As configured; ``None``: as it tells."""
@@ -174,6 +176,20 @@ class Engines(Struct, frozen=True):
     """All engines."""
 
     engines: list[Engine]
+
+
+class NewEngine(Base, frozen=True):
+    """An engine to be added: a server that runs, where ``admin.engines_at`` allows one."""
+
+    lane: Name = ""
+    name: Name = ""
+    url: str | None = None
+    """Without it, and without what follows, an engine of the file that was removed comes back."""
+    max_num_seqs: Count | None = None
+    kv_cache_tokens: Count | None = None
+    priority: bool = False
+    cache_salt: bool = True
+    drained: bool = False
 
 
 class EnginePatch(Base, frozen=True):

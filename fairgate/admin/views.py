@@ -10,11 +10,13 @@ import msgspec
 
 from fairgate import config as conf
 from fairgate.admin import shapes
-from fairgate.changes.merge import engine_name
 from fairgate.changes.overlay import Overlay
 from fairgate.config import Config
+from fairgate.engines.base import EngineStatus
 from fairgate.errors import NotFound
 from fairgate.runtime import Runtime
+
+_NOT_SEEN = EngineStatus(up=False, detail="not probed yet")
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
@@ -164,9 +166,9 @@ class Views:
             for lane, name, status in pool.monitor.observed()
         }
         for pool_name, lane_name, lane in self._lanes():
-            for i, engine in enumerate(lane.engines):
-                name = engine_name(lane_name, i, engine)
-                status = seen[lane_name, name]
+            for name, engine in lane.engines_of(lane_name).items():
+                status = seen.get((lane_name, name), _NOT_SEEN)
+                of_file = name in self._base.pools[pool_name].lanes[lane_name].engines_of(lane_name)
                 yield shapes.Engine(
                     name=name,
                     lane=lane_name,
@@ -174,10 +176,11 @@ class Views:
                     type=str(engine.__struct_config__.tag),
                     up=status.up,
                     detail=status.detail,
+                    url=engine.url if isinstance(engine, conf.HttpEngine) else None,
                     drained=engine.drained,
                     max_num_seqs=engine.max_num_seqs,
                     running=status.num_requests_running,
-                    source=self._source("engine", f"{lane_name}/{name}", known=True),
+                    source=self._source("engine", f"{lane_name}/{name}", known=of_file),
                 )
 
 

@@ -106,6 +106,13 @@ class LiveChanges:
                 return True
         raise StoreError("store: others change too much at the same time")
 
+    def base_engines(self, lane: str) -> Collection[str]:
+        """Names of the engines that the file has in ``lane``."""
+        for pool in self.base.pools.values():
+            if lane in pool.lanes:
+                return pool.lanes[lane].engines_of(lane)
+        return ()
+
     def preview(self, fields: Fields) -> tuple[Effective, Overlay]:
         """What would be in force if ``fields`` were changed."""
         overlay, concerned = self.overlay.with_fields(

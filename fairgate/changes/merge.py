@@ -6,7 +6,7 @@ file has it, and is reported; a revoked key stays revoked in any case.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,8 +14,9 @@ import msgspec
 from msgspec.structs import replace
 
 from fairgate import configrules, configshape
+from fairgate.changes.added import AddedEngine, made_of
 from fairgate.changes.overlay import Entry, KeyEntry, Object, Overlay, patched
-from fairgate.config import App, Config, Engine, Key, Lane, Queue, Tenant
+from fairgate.config import App, Config, Engine, HttpEngine, Key, Lane, Queue, Tenant
 from fairgate.configbase import Base, Count, Headroom, Positive
 
 
@@ -83,7 +84,8 @@ class _Merging:
             self._tenants = self._tenants_copy()
             self._tenant(name)
         elif kind in ("lane", "engine"):
-            self._lane(name.partition("/")[0])
+            self._problems.pop((kind, name), None)
+            self._lane(kind, name)
 
     _tenants: dict[str, Tenant] | None = None
 
@@ -128,16 +130,16 @@ class _Merging:
         else:
             tenants[name] = tenant
 
-    def _lane(self, name: str) -> None:
-        for pool_name, pool in self._base.pools.items():
-            if name in pool.lanes:
-                lane = self._merged_lane(name, pool.lanes[name])
-                now = self._config.pools[pool_name]
-                pools = {
-                    **self._config.pools,
-                    pool_name: replace(now, lanes={**now.lanes, name: lane}),
-                }
-                self._config = replace(self._config, pools=pools)
+    def _lane(self, kind: str, of: str) -> None:
+        name = of.partition("/")[0]
+        pool_name = next((p for p, pool in self._base.pools.items() if name in pool.lanes), None)
+        if pool_name is None:
+            self._note((kind, of), [f"no lane is named '{name}'"])
+            return
+        lane = self._merged_lane(name, self._base.pools[pool_name].lanes[name])
+        now = self._config.pools[pool_name]
+        pools = {**self._config.pools, pool_name: replace(now, lanes={**now.lanes, name: lane})}
+        self._config = replace(self._config, pools=pools)
 
     def _merged_lane(self, name: str, lane: Lane) -> Lane:
         terms, problems = shaped(
@@ -145,22 +147,56 @@ class _Merging:
         )
         self._note(("lane", name), problems)
         assert terms is not None  # noqa: S101 — lanes cannot be deleted
-        engines = tuple(
-            self._engine(name, engine_name(name, i, engine), engine)
-            for i, engine in enumerate(lane.engines)
-        )
         return replace(
-            lane, price=terms.price, headroom=terms.headroom, queue=terms.queue, engines=engines
+            lane,
+            price=terms.price,
+            headroom=terms.headroom,
+            queue=terms.queue,
+            engines=self._engines(name, lane),
         )
 
-    def _engine(self, lane: str, name: str, engine: Engine) -> Engine:
+    def _engines(self, lane: str, base: Lane) -> tuple[Engine, ...]:
+        """Those of the file that are not removed, in its order, and those that were added."""
+        kept = {
+            name: engine
+            for name, told in base.engines_of(lane).items()
+            if (engine := self._engine(lane, name, told)) is not None
+        }
+        own = tuple(kept.values())
+        if len(own) < len(base.engines):  # those that are left keep the names of their places
+            own = tuple(replace(engine, name=name) for name, engine in kept.items())
+        urls = {engine.url.rstrip("/") for engine in own if isinstance(engine, HttpEngine)}
+        added = []
+        for name, entry in sorted(self._overlay.added_engines(lane).items()):
+            engine, problems = self._added(name, entry, urls)
+            self._note(("engine", f"{lane}/{name}"), problems)
+            if engine is not None:
+                urls.add(engine.url.rstrip("/"))
+                added.append(engine)
+        return (*own, *added)
+
+    def _added(
+        self, name: str, entry: Entry, urls: Collection[str]
+    ) -> tuple[HttpEngine | None, list[str]]:
+        said, problems = shaped(None, entry, AddedEngine)
+        if said is None:
+            return None, problems
+        engine, problems = made_of(name, said, self._base.admin.engines_at)
+        if engine is not None and engine.url.rstrip("/") in urls:
+            return None, [f"url: the same as that of another engine of the lane: '{engine.url}'"]
+        return engine, problems
+
+    def _engine(self, lane: str, name: str, engine: Engine) -> Engine | None:
+        """An engine of the file; ``None``: it was removed, or another one took its name."""
         of = ("engine", f"{lane}/{name}")
         entry = self._overlay.entries.get(of)
         if entry is None:
             return engine
+        if entry.gone or entry.fresh:
+            return None
         terms, problems = shaped(engine_terms(engine), entry, EngineTerms)
         self._note(of, problems)
-        assert terms is not None  # noqa: S101 — engines cannot be deleted
+        assert terms is not None  # noqa: S101 — the file has it
         told = terms.max_num_seqs
         if told is None:
             told = msgspec.structs.fields(engine)[_place_of_max_num_seqs(engine)].default
@@ -197,11 +233,6 @@ def lane_terms(lane: Lane) -> LaneTerms:
 def engine_terms(engine: Engine) -> EngineTerms:
     """What can be changed of ``engine``."""
     return EngineTerms(drained=engine.drained, max_num_seqs=engine.max_num_seqs)
-
-
-def engine_name(lane: str, index: int, engine: Engine) -> str:
-    """What the ``index``-th engine of ``lane`` is called."""
-    return engine.name or f"{lane}-{index}"
 
 
 def _keys(

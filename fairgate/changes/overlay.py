@@ -85,6 +85,14 @@ class Overlay:
         """All objects that something was changed of."""
         return {*self.entries, *(("tenant", tenant) for tenant in self.keys)}
 
+    def added_engines(self, lane: str) -> dict[str, Entry]:
+        """Those of ``lane`` that are not of the file, by name."""
+        return {
+            name.partition("/")[2]: entry
+            for (kind, name), entry in self.entries.items()
+            if kind == "engine" and entry.fresh and name.startswith(f"{lane}/")
+        }
+
     def _set_entry(self, of: Object, value: bytes | None) -> None:
         if value is None:
             self.entries.pop(of, None)

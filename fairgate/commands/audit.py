@@ -27,6 +27,8 @@ def audit(
 
 def _changed(entry: dict[str, Any]) -> str:
     before, after = entry["before"], entry["after"]
+    if before is None and isinstance(after, dict) and after.get("url"):
+        return f"at {after['url']}"
     if not isinstance(before, dict) or not isinstance(after, dict):
         return ""
     return " ".join(

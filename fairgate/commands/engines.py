@@ -1,4 +1,4 @@
-"""``fairgate engines``: shows engines of a running gateway, drains them, says their capacity."""
+"""``fairgate engines``: shows, adds, removes and drains engines of a running gateway."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _COLUMNS = ("lane", "name", "type", "up", "drained", "max_num_seqs", "running", 
 
 @engines_app.callback()
 def _group() -> None:
-    """Show engines of a running gateway, drain them, say their capacity."""
+    """Show engines of a running gateway, add, remove and drain them, say their capacity."""
 
 
 @engines_app.command("list")
@@ -35,6 +35,46 @@ def list_(url: Url = URL, key: AdminKey = "", as_json: AsJson = False) -> None:
     """Print all engines."""
     found = client_of(url, key).call("GET", "engines")["engines"]
     show(found, as_json, _COLUMNS, found)
+
+
+@engines_app.command()
+@telling_errors
+def add(
+    lane: Lane,
+    engine: Engine,
+    at: Annotated[
+        str,
+        typer.Argument(
+            help="Its address, where admin.engines_at allows one. Without: an engine of the file "
+            "that was removed."
+        ),
+    ] = "",
+    max_num_seqs: Annotated[int | None, typer.Option(min=1, help="Sequences at once.")] = None,
+    kv_cache_tokens: Annotated[int | None, typer.Option(min=1, help="KV tokens it holds.")] = None,
+    priority: Annotated[bool, typer.Option(help="It schedules by priority.")] = False,
+    cache_salt: Annotated[bool, typer.Option(help="It takes vLLM's cache_salt.")] = True,
+    drained: Annotated[bool, typer.Option(help="No requests until it is undrained.")] = False,
+    url: Url = URL,
+    key: AdminKey = "",
+    as_json: AsJson = False,
+) -> None:
+    """Add an engine that runs to a lane."""
+    said = {
+        "url": at, "max_num_seqs": max_num_seqs, "kv_cache_tokens": kv_cache_tokens,
+        "priority": priority or None, "drained": drained or None,
+        "cache_salt": None if cache_salt else False,
+    }  # fmt: skip
+    body = {"lane": lane, "name": engine, **{k: v for k, v in said.items() if v not in (None, "")}}
+    found = client_of(url, key).call("POST", "engines", body=body)
+    show(found, as_json, _COLUMNS, [found])
+
+
+@engines_app.command()
+@telling_errors
+def remove(lane: Lane, engine: Engine, url: Url = URL, key: AdminKey = "") -> None:
+    """No new requests for it; it goes once those that it runs have ended."""
+    client_of(url, key).call("DELETE", "engines", lane, engine)
+    typer.echo(f"removed {lane}/{engine}")
 
 
 @engines_app.command()

@@ -21,7 +21,7 @@ from fairgate.config import Tenant
 from fairgate.dashboard.live import REGIONS, Frame, Live, Viewer
 from fairgate.dashboard.pages import POLICY, Pages
 from fairgate.errors import NotFound, Refusal, Unauthenticated
-from fairgate.inspection.watch import Watch
+from fairgate.inspection.observer import Observer
 
 PATH = "/fairgate"
 
@@ -44,12 +44,12 @@ _HEADERS = {
 class Dashboard:
     """Serves :data:`PATH` and what is below it to whoever ``access`` lets in."""
 
-    def __init__(self, watch: Watch, access: Access) -> None:
-        self._watch = watch
+    def __init__(self, observer: Observer, access: Access) -> None:
+        self._observer = observer
         self._access = access
-        self._runtime = watch.runtime
+        self._runtime = observer.runtime
         self._pages = Pages()
-        self._live = Live(watch, self._pages)
+        self._live = Live(observer, self._pages)
         self._app = Starlette(
             routes=[
                 Route("/", self.overview),
@@ -156,8 +156,8 @@ class Dashboard:
         while not self._runtime.draining:
             frame = look()
             if frame is not None:
-                yield viewer.event(frame, self._watch.stale)
-            await self._watch.next()
+                yield viewer.event(frame, self._observer.stale)
+            await self._observer.next()
             if loop.time() - checked > _CHECK_S:
                 checked = loop.time()
                 try:

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from fairgate.admission.look import NOBODY, SLICE_S
 from fairgate.config import Config
-from fairgate.inspection.watch import PoolView
+from fairgate.inspection.observer import PoolView
 
 DRAWN = 7
 """Tenants that have a colour and a series of their own."""

@@ -10,9 +10,9 @@ import msgspec
 from fairgate.dashboard.charts import Chart, charts, drawn, last, service_of, shades
 from fairgate.dashboard.pages import Pages
 from fairgate.inspection import judge
+from fairgate.inspection.observer import Observer
 from fairgate.inspection.report import Ledger, PoolLedger, TenantLedger
 from fairgate.inspection.shares import Role
-from fairgate.inspection.watch import Watch
 from fairgate.inspection.words import factor
 
 _encode = msgspec.json.Encoder().encode
@@ -30,17 +30,17 @@ class Frame:
 
 
 class Live:
-    """Frames of the pools as ``watch`` sees them."""
+    """Frames of the pools as ``observer`` sees them."""
 
-    def __init__(self, watch: Watch, pages: Pages) -> None:
-        self._watch = watch
+    def __init__(self, observer: Observer, pages: Pages) -> None:
+        self._observer = observer
         self._pages = pages
         self._frames: dict[str, tuple[float, Frame]] = {}
         self._ledger: tuple[float, Ledger] | None = None
 
     def frame(self, pool: str) -> Frame | None:
         """The pool as of the last look; ``None`` until there is one."""
-        view = self._watch.views[pool]
+        view = self._observer.views[pool]
         if view.look is None:
             return None
         at, frame = self._frames.get(pool, (0.0, None))
@@ -56,25 +56,25 @@ class Live:
     def home(self, tenant: str) -> str:
         """The first pool that has seen it lately, else the first."""
         rows = self.rows(tenant)
-        return rows[0][0] if rows else next(iter(self._watch.views))
+        return rows[0][0] if rows else next(iter(self._observer.views))
 
     def tenant(self, name: str) -> Frame:
         """One tenant as of the last look."""
-        view = self._watch.views[self.home(name)]
+        view = self._observer.views[self.home(name)]
         standing = self._pages.render("regions/standing.html", name=name, rows=self.rows(name))
         return Frame({"standing": standing}, {"service": service_of(view, name)})
 
     def _ledgers(self) -> tuple[PoolLedger, ...]:
-        looked = max((v.look.now_ms for v in self._watch.views.values() if v.look), default=0.0)
+        looked = max((v.look.now_ms for v in self._observer.views.values() if v.look), default=0.0)
         if self._ledger is None or self._ledger[0] != looked:
-            self._ledger = (looked, judge.ledger(self._watch))
+            self._ledger = (looked, judge.ledger(self._observer))
         return self._ledger[1].pools
 
     def _make(self, pool: str) -> Frame:
-        view = self._watch.views[pool]
+        view = self._observer.views[pool]
         ledger = next(p for p in self._ledgers() if p.name == pool)
-        queue = next(p for p in judge.queue(self._watch).pools if p.name == pool)
-        colours = shades(drawn(view), self._watch.runtime.config)
+        queue = next(p for p in judge.queue(self._observer).pools if p.name == pool)
+        colours = shades(drawn(view), self._observer.runtime.config)
         refused = view.history.refused(60.0)
         rows = {row.name: row for row in ledger.tenants}
         known = {
@@ -84,6 +84,7 @@ class Live:
             "refused": _by_limit(refused),
             "rows": rows,
             "details": _details(ledger.tenants),
+            "may_change": self._observer.runtime.changes is not None,
         }
         regions = {name: self._pages.render(f"regions/{name}.html", **known) for name in REGIONS}
         return Frame(regions, charts(view, colours))

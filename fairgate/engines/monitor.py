@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import structlog
+from msgspec.structs import replace
 
 from fairgate.admission.model import EngineReport
-from fairgate.config import Breaker as BreakerSettings
 from fairgate.config import Engine as EngineSettings
 from fairgate.config import Lane
+from fairgate.configserver import Breaker as BreakerSettings
 from fairgate.engines.base import Engine, EngineStatus
 from fairgate.engines.breaker import Breaker
 from fairgate.engines.pressure import pressure
@@ -21,6 +22,24 @@ UNTOLD_MAX_NUM_SEQS = 256
 
 _FAILURES = 3
 """Probes in a row that must fail before an engine counts as down: a busy one answers late."""
+
+_JOINING_S = 0.5
+"""An added engine is granted to nobody for so long: by then all replicas have heard of it."""
+
+_LEAVING_ROUNDS = 5
+"""Rounds of probes that an engine which was removed stays for, even if it runs nothing: by then the
+other replicas, who may grant it, have heard of it."""
+
+
+class Fleet(Protocol):
+    """Whose the engines are: makes those that are added while it runs, and puts them away."""
+
+    def add_engine(self, lane: str, name: str, spec: Lane, settings: EngineSettings) -> Engine:
+        """Make the engine ``name``, and have it started."""
+
+    async def remove_engine(self, engine: Engine) -> None:
+        """Stop one that runs nothing any more."""
+
 
 log = structlog.get_logger("fairgate.engines")
 
@@ -36,6 +55,10 @@ class _Watched:
         self.status = EngineStatus(up=False, detail="not probed yet")
         self.up = False
         self.failures = 0
+        self.joins_at = 0.0
+        """By the event loop's clock."""
+        self.leaving = 0
+        """Rounds for which it still stays; 0: it was not removed."""
 
     def report(self) -> EngineReport:
         s = self.status
@@ -47,17 +70,23 @@ class _Watched:
         return EngineReport(
             lane=self.lane,
             name=self.engine.name,
-            up=self.up and circuit != "open" and not self.settings.drained,
+            up=self.up and circuit != "open" and not self.settings.drained and self._is_in(),
             max_num_seqs=1 if circuit == "half-open" else max_num_seqs,
             kv_cache_tokens=kv_cache_tokens,
             pressure=pressure(s) if s.up else -1.0,
+        )
+
+    def _is_in(self) -> bool:
+        return not self.leaving and (
+            not self.joins_at or asyncio.get_running_loop().time() >= self.joins_at
         )
 
 
 class EngineMonitor:
     """Probes every engine each ``interval_s`` seconds, and is told how requests ended.
 
-    ``on_change`` is called when the capacity of one comes or goes.
+    ``on_change`` is called when the capacity of one comes or goes. ``fleet`` has those that are
+    added later; ``in_use`` says whether a request of this process has one that was removed.
     """
 
     def __init__(
@@ -68,20 +97,27 @@ class EngineMonitor:
         interval_s: float,
         on_change: Callable[[], None],
         breaker: BreakerSettings | None = None,
+        fleet: Fleet | None = None,
+        in_use: Callable[[str, str], bool] = lambda lane, engine: False,
     ) -> None:
-        settings = breaker or BreakerSettings()
+        self._breaker = breaker or BreakerSettings()
+        self._fleet = fleet
+        self._in_use = in_use
         self._watched = {
             (lane, engine.name): _Watched(
-                lane, engine, lanes[lane].engines[index], Breaker(settings)
+                lane, engine, lanes[lane].engines[index], Breaker(self._breaker)
             )
             for lane, members in engines.items()
             for index, engine in enumerate(members)
         }
+        self._replaced: list[_Watched] = []
+        """They left, and another engine has the name already."""
         self.doubted = False
         """An engine's last request failed: :meth:`went_well` wants to know of those that did."""
         self._interval_s = interval_s
         self._on_change = on_change
         self._task: asyncio.Task[None] | None = None
+        self._soon = asyncio.Event()
 
     def engine(self, lane: str, name: str) -> Engine | None:
         """The engine of that name; ``None`` if only other gateways know it."""
@@ -95,6 +131,10 @@ class EngineMonitor:
     def observed(self) -> list[tuple[str, str, EngineStatus]]:
         """Lane and name of every engine, and what its last probe saw."""
         return [(w.lane, w.engine.name, w.status) for w in self._watched.values()]
+
+    def leaving(self) -> list[tuple[str, str]]:
+        """Lane and name of those that were removed, and are not gone yet."""
+        return [of for of, watched in self._watched.items() if watched.leaving]
 
     def reports(self) -> list[EngineReport]:
         """Capacity of every engine, for the heartbeat."""
@@ -141,11 +181,38 @@ class EngineMonitor:
             self._on_change()
 
     def apply(self, lanes: Mapping[str, Lane]) -> None:
-        """Take up the engines' capacity as configured, and which of them are drained."""
-        places: Counter[str] = Counter()
-        for watched in self._watched.values():  # in the order of their lane
-            watched.settings = lanes[watched.lane].engines[places[watched.lane]]
-            places[watched.lane] += 1
+        """Take up the engines as configured: capacity, those that are drained, new ones.
+
+        Those that are not there any more get no new requests, and go once they run none.
+        """
+        wanted = {
+            (lane, name): settings
+            for lane, spec in lanes.items()
+            for name, settings in spec.engines_of(lane).items()
+        }
+        for of, watched in list(self._watched.items()):
+            settings = wanted.get(of)
+            if settings is None:
+                watched.leaving = watched.leaving or _LEAVING_ROUNDS
+            elif _is_same(watched.settings, settings):
+                watched.settings, watched.leaving = settings, 0
+            else:
+                watched.leaving = _LEAVING_ROUNDS
+                self._replaced.append(watched)
+                self._watched[of] = self._new(of, lanes[of[0]], settings)
+        for of, settings in wanted.items():
+            if of not in self._watched:
+                self._watched[of] = self._new(of, lanes[of[0]], settings)
+
+    def _new(self, of: tuple[str, str], lane: Lane, settings: EngineSettings) -> _Watched:
+        assert self._fleet is not None  # noqa: S101 — where engines are added, somebody has them
+        engine = self._fleet.add_engine(*of, lane, settings)
+        watched = _Watched(of[0], engine, settings, Breaker(self._breaker))
+        loop = asyncio.get_running_loop()
+        watched.joins_at = loop.time() + _JOINING_S
+        loop.call_at(watched.joins_at, self._on_change)
+        self._soon.set()
+        return watched
 
     async def start(self) -> None:
         """Probe all once, then go on in the background."""
@@ -160,11 +227,32 @@ class EngineMonitor:
 
     async def _run(self) -> None:
         while True:
-            await asyncio.sleep(self._interval_s)
+            try:
+                async with asyncio.timeout(self._interval_s):
+                    await self._soon.wait()
+            except TimeoutError:
+                pass
+            self._soon.clear()
             await self._round()
 
     async def _round(self) -> None:
         await asyncio.gather(*(self._probe(watched) for watched in self._watched.values()))
+        for watched in [*self._replaced, *(w for w in self._watched.values() if w.leaving)]:
+            await self._let_go(watched)
+
+    async def _let_go(self, watched: _Watched) -> None:
+        """One that was removed goes when it runs nothing of ours any more."""
+        of = watched.lane, watched.engine.name
+        if watched.leaving > 1:
+            watched.leaving -= 1
+        elif not self._in_use(*of):
+            if watched in self._replaced:
+                self._replaced.remove(watched)
+            else:
+                del self._watched[of]
+            log.info("engine is gone", lane=of[0], engine=of[1])
+            assert self._fleet is not None  # noqa: S101 — as in _new
+            await self._fleet.remove_engine(watched.engine)
 
     async def _probe(self, watched: _Watched) -> None:
         watched.status = await watched.engine.probe()
@@ -183,3 +271,13 @@ class EngineMonitor:
             detail=watched.status.detail,
         )
         self._on_change()
+
+
+def _is_same(old: EngineSettings, new: EngineSettings) -> bool:
+    """They differ in nothing but what can be changed of an engine while it runs."""
+    if type(old) is not type(new):
+        return False
+    return new == replace(
+        old, name=new.name, drained=new.drained, max_num_seqs=new.max_num_seqs,
+        kv_cache_tokens=new.kv_cache_tokens,
+    )  # fmt: skip

@@ -12,28 +12,22 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from fairgate import headers
-from fairgate.admin.access import Access
-from fairgate.admin.app import AdminApi
-from fairgate.admin.calls import PREFIX as ADMIN
 from fairgate.codec import ROUTES
 from fairgate.configrules import AUTO_MODEL
-from fairgate.dashboard.app import PATH as DASHBOARD
-from fairgate.dashboard.app import Dashboard
-from fairgate.errors import MethodNotAllowed, NotFound, Refusal
+from fairgate.errors import NotFound, Refusal
 from fairgate.gateway import openapi
 from fairgate.gateway.feedback import PATH as FEEDBACK
 from fairgate.gateway.feedback import Feedback
 from fairgate.gateway.forward import Forwarder
 from fairgate.identity import by_key
-from fairgate.inspection.routes import Inspection
-from fairgate.inspection.watch import Watch
 from fairgate.me.app import PATH as ME
 from fairgate.me.app import Me
 from fairgate.middleware import FairGate
+from fairgate.operators import Operators, refused, refused_by_router
 from fairgate.runtime import Runtime
 from fairgate.ticket import SCOPE_KEY
 
@@ -48,10 +42,8 @@ class Gateway:
         self._runtime = runtime
         self._scrape = scrape
         self._created = int(time.time())
-        self.access = Access(runtime)
-        self.admin = AdminApi(runtime, self.access)
         self._forwarder = Forwarder(runtime)
-        self.watch = Watch(runtime)
+        self.operators = Operators(runtime)
         self._others = Starlette(
             routes=[
                 *(Route(path, self._forwarder, methods=["POST"]) for path in ROUTES),
@@ -63,28 +55,12 @@ class Gateway:
                 Route("/readyz", self.readyz),
                 Route("/metrics", self.metrics),
                 Route(openapi.PATH, self.openapi),
-                *(self.for_operators() if runtime.config.admin.port is None else ()),
+                *(self.operators.routes() if runtime.config.admin.port is None else ()),
             ],
             exception_handlers={Refusal: self._refuse, HTTPException: self._refuse_http},
         )
         self._others.router.redirect_slashes = False  # to whatever host the client names
         self.app = FairGate(self._dispatch, runtime)
-
-    def for_operators(self) -> list[BaseRoute]:
-        """What only admin keys open: JSON of the pools, the admin API, the pages."""
-        return [
-            *Inspection(self.watch, self.access).routes(),
-            Mount(ADMIN, self.admin.app),
-            Mount(DASHBOARD, Dashboard(self.watch, self.access)),
-        ]
-
-    @property
-    def operators_app(self) -> ASGIApp:
-        """The same on its own, for a socket that clients do not reach."""
-        return Starlette(
-            routes=self.for_operators(),
-            exception_handlers={Refusal: self._refuse, HTTPException: self._refuse_http},
-        )
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Admitted requests go straight to their engine; the router serves what is left."""
@@ -152,25 +128,8 @@ class Gateway:
 
     async def _refuse(self, request: Request, refusal: Exception) -> Response:
         assert isinstance(refusal, Refusal)  # noqa: S101 — registered for these only
-        sent = request.headers.get("x-request-id", "").encode("latin-1")
-        answer = headers.error_response(
-            refusal,
-            request_id=headers.request_id(sent),
-            rng=self.app.rng,
-            accept=request.headers.get("accept", "").encode("latin-1"),
-        )
-        response = Response(answer.body, answer.status)
-        response.raw_headers = answer.headers
-        return response
+        return refused(request, refusal, self.app.rng)
 
     async def _refuse_http(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101 — registered for these only
-        shown = request.url.path[:200]
-        if error.status_code == 405:
-            refusal: Refusal = MethodNotAllowed(f"{request.method} is not allowed on {shown}")
-        else:
-            refusal = NotFound(f"no such route: {shown}")
-        response = await self._refuse(request, refusal)
-        for name, value in (error.headers or {}).items():
-            response.headers[name] = value
-        return response
+        return refused_by_router(request, error, self.app.rng)

@@ -23,10 +23,10 @@ from fairgate.gateway.answers import Choices, as_stream, read_choices
 from fairgate.metering import Measured, Observed, TokenMeter
 from fairgate.runtime import Runtime
 from fairgate.sampling import Draft, Plan
+from fairgate.scanners import JsonScanner
 from fairgate.scoring.base import Answer, Scorer, ScoringFailed
 from fairgate.scoring.build import build_scorer
 from fairgate.ticket import Ticket
-from fairgate.usage import JsonScanner
 
 _NOT_AS_CHANGED = frozenset((400, 422))
 """What an engine answers to fields that it does not take."""

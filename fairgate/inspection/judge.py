@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from fairgate.admission.look import NOBODY, EngineLook, LaneLook, LineLook, PoolLook, TenantLook
 from fairgate.config import Config
 from fairgate.inspection import report
+from fairgate.inspection.observer import Observer, PoolView
 from fairgate.inspection.shares import Demand, Role, Standing, standings
-from fairgate.inspection.watch import PoolView, Watch
 from fairgate.pool import Pool
+from fairgate.routing.tallies import Tally
 
 _MINUTE_S = 60.0
 _LISTED = 40
@@ -19,29 +20,29 @@ _REQUEST_S = 10.0
 """How long a request is taken to run, where refused ones are compared with those that do."""
 
 
-def ledger(watch: Watch) -> report.Ledger:
+def ledger(observer: Observer) -> report.Ledger:
     """The ledgers of all pools, as of the last look. Pools not seen yet are left out."""
-    runtime = watch.runtime
+    runtime = observer.runtime
     pools = [
         _pool(pool, view, view.look, runtime.config)
         for name, pool in runtime.pools.items()
-        if (view := watch.views[name]).look is not None
+        if (view := observer.views[name]).look is not None
     ]
-    return report.Ledger(report.SCHEMA, _at(watch), runtime.gateway, tuple(pools))
+    return report.Ledger(report.SCHEMA, _at(observer), runtime.gateway, tuple(pools))
 
 
-def queue(watch: Watch) -> report.Queue:
+def queue(observer: Observer) -> report.Queue:
     """The lines of all pools, as of the last look. Pools not seen yet are left out."""
     pools = [
         report.PoolQueue(name, tuple(_lane_queue(lane, view.look) for lane in view.look.lanes))
-        for name, view in watch.views.items()
+        for name, view in observer.views.items()
         if view.look is not None
     ]
-    return report.Queue(report.SCHEMA, _at(watch), watch.runtime.gateway, tuple(pools))
+    return report.Queue(report.SCHEMA, _at(observer), observer.runtime.gateway, tuple(pools))
 
 
-def _at(watch: Watch) -> str:
-    last = max((v.look.now_ms for v in watch.views.values() if v.look is not None), default=0.0)
+def _at(observer: Observer) -> str:
+    last = max((v.look.now_ms for v in observer.views.values() if v.look is not None), default=0.0)
     return datetime.fromtimestamp(last / 1000, UTC).isoformat(timespec="milliseconds")
 
 
@@ -92,7 +93,7 @@ def _pool(pool: Pool, view: PoolView, look: PoolLook, config: Config) -> report.
             else 0.0,
         ),
         lanes=lanes,
-        router=_router(pool),
+        router=_router(view.router),
     )
 
 
@@ -154,20 +155,15 @@ def _verb(names: list[str], one: str, many: str) -> str:
     return one if len(names) == 1 else many
 
 
-def _drained(config: Config, pool: str, lane: str) -> frozenset[str]:
-    """Names of engines that are drained by hand."""
+def _drained(config: Config, pool: str, lane: str) -> Mapping[str, bool]:
+    """Of each engine that this gateway knows, whether it is drained by hand."""
     spec = config.pools[pool].lanes.get(lane)
-    if spec is None:
-        return frozenset()
-    return frozenset(
-        engine.name or f"{lane}-{index}"
-        for index, engine in enumerate(spec.engines)
-        if getattr(engine, "drained", False)
-    )
+    return {n: e.drained for n, e in spec.engines_of(lane).items()} if spec else {}
 
 
-def _lane(lane: LaneLook, drained: frozenset[str]) -> report.LaneState:
-    engines = tuple(_engine(e, e.name in drained) for e in lane.engines)
+def _lane(lane: LaneLook, drained: Mapping[str, bool]) -> report.LaneState:
+    looks = sorted(lane.engines, key=lambda e: e.name)
+    engines = tuple(_engine(e, drained.get(e.name)) for e in looks)
     running = sum(e.running for e in engines)
     limit = sum(int(e.limit) for e in lane.engines if e.up)
     free = int(lane.free)
@@ -188,9 +184,12 @@ def _lane(lane: LaneLook, drained: frozenset[str]) -> report.LaneState:
     )
 
 
-def _engine(engine: EngineLook, drained: bool) -> report.EngineState:
+def _engine(engine: EngineLook, drained: bool | None) -> report.EngineState:
+    """``drained`` is ``None`` of one that is not configured: it was removed, or is another's."""
     if drained:
         state = "drained"
+    elif drained is None and not engine.up:
+        state = "leaving"
     elif not engine.up:
         state = "down"
     else:
@@ -289,7 +288,7 @@ def _behind(entry: LineLook, lane: LaneLook) -> str:
     return f"behind {names}, who {_verb(before, 'has', 'have')} had less service"
 
 
-def _router(pool: Pool) -> tuple[report.RouterState, ...]:
+def _router(tallies: Sequence[Tally]) -> tuple[report.RouterState, ...]:
     return tuple(
         report.RouterState(
             router=seen.router,
@@ -299,5 +298,5 @@ def _router(pool: Pool) -> tuple[report.RouterState, ...]:
             predicted=seen.predicted,
             observed=seen.observed,
         )
-        for seen in pool.routing.tallies.all()
+        for seen in tallies
     )

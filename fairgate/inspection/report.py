@@ -55,7 +55,7 @@ class EngineState(Struct, frozen=True):
 
     name: str
     state: str
-    """``up``, ``full``, ``drained`` or ``down``."""
+    """``up``, ``full``, ``drained``, ``down``, or ``leaving``: it was removed."""
     running: int
     limit: int
     """Sequences that it may run now; adapts below ``max_num_seqs``."""
@@ -85,7 +85,7 @@ class LaneState(Struct, frozen=True):
 
 
 class RouterState(Struct, frozen=True):
-    """How requests with ``model: auto`` went to one lane, as this gateway saw it."""
+    """How requests with ``model: auto`` went to one lane, at all gateways in the last hour."""
 
     router: str
     lane: str
@@ -123,7 +123,7 @@ class Ledger(Struct, frozen=True):
     schema: int
     at: str
     gateway: str
-    """Which replica answered; all of them tell the same but for ``router``."""
+    """Which replica answered; all of them tell the same."""
     pools: tuple[PoolLedger, ...]
 
 

@@ -12,7 +12,7 @@ from starlette.routing import Route
 from fairgate.admin.access import Access
 from fairgate.errors import Unavailable
 from fairgate.inspection import judge
-from fairgate.inspection.watch import Watch
+from fairgate.inspection.observer import Observer
 
 LEDGER = "/fairgate/v1/ledger"
 QUEUE = "/fairgate/v1/queue"
@@ -23,8 +23,8 @@ _encode = msgspec.json.Encoder().encode
 class Inspection:
     """Serves both to whoever ``access`` lets in; raises its refusals."""
 
-    def __init__(self, watch: Watch, access: Access) -> None:
-        self._watch = watch
+    def __init__(self, observer: Observer, access: Access) -> None:
+        self._observer = observer
         self._access = access
 
     def routes(self) -> list[Route]:
@@ -39,12 +39,14 @@ class Inspection:
         """Who waits, and why."""
         return await self._answer(request, judge.queue)
 
-    async def _answer(self, request: Request, make: Callable[[Watch], msgspec.Struct]) -> Response:
+    async def _answer(
+        self, request: Request, make: Callable[[Observer], msgspec.Struct]
+    ) -> Response:
         await self._access.who(request.scope)
-        if self._watch.stale:
-            raise Unavailable(self._watch.stale, code="store_unavailable", retry_after=2)
+        if self._observer.stale:
+            raise Unavailable(self._observer.stale, code="store_unavailable", retry_after=2)
         return Response(
-            _encode(make(self._watch)),
+            _encode(make(self._observer)),
             media_type="application/json",
             headers={"cache-control": "no-store"},
         )

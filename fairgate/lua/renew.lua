@@ -75,33 +75,84 @@ for _, queue in ipairs(cjson.decode(ARGV[5])) do
 end
 
 -- The adaptive limit: additive increase while it binds and the engine has room, multiplicative
--- decrease under pressure, at most once per heartbeat whichever gateway reports; between the two
--- thresholds it rests (hysteresis).
+-- decrease under pressure, at most one change per heartbeat whichever gateway reports; between the
+-- two thresholds it rests (hysteresis).
 local RELAXED = 0.8
 
-local function adapt(old, e)
-  local limit = math.min(tonumber(old[1]) or e.max_seqs, e.max_seqs)
-  if old[1] and tonumber(old[1]) >= tonumber(old[4]) then
+-- `known` is what the store has of the engine; a new one has no limit yet.
+local function adapt(known, e)
+  local limit = math.min(known.limit or e.max_seqs, e.max_seqs)
+  if known.limit and known.limit >= known.max_seqs then
     limit = e.max_seqs -- it did not bind; the engine itself may run more than before
   end
-  if e.pressure < 0 or now - (tonumber(old[2]) or 0) < lease_ms / 8 then
-    return limit, old[2] or 0
+  if e.pressure < 0 or now - known.adapted_at < lease_ms / 8 then
+    return limit, known.adapted_at
   elseif e.pressure >= 1 then
     return math.max(1, limit * 0.9), now
-  elseif e.pressure < RELAXED and (tonumber(old[3]) or 0) >= math.floor(limit) - 1 then
+  elseif e.pressure < RELAXED and known.seqs >= math.floor(limit) - 1 then
     return math.min(e.max_seqs, limit + math.max(1, limit * 0.05)), now
   end
   return limit, now
 end
 
+local function read_engine(e_key)
+  local v = redis.call('HMGET', e_key, 'up', 'limit', 'seqs', 'max_seqs', 'max_kv', 'adapted_at',
+    'seen')
+  return {
+    up = tonumber(v[1]) or 0, limit = tonumber(v[2]), seqs = tonumber(v[3]) or 0,
+    max_seqs = tonumber(v[4]), max_kv = tonumber(v[5]), adapted_at = tonumber(v[6]) or 0,
+    seen = tonumber(v[7]) or 0,
+  }
+end
+
+local free_of = {} -- scores of engines in 'free:<lane>', by lane
+
+local function free_score(lane, name)
+  if not free_of[lane] then
+    local scores, flat = {}, redis.call('ZRANGE', fg.free_key(lane), 0, -1, 'WITHSCORES')
+    for i = 1, #flat, 2 do
+      scores[flat[i]] = tonumber(flat[i + 1])
+    end
+    free_of[lane] = scores
+  end
+  return free_of[lane][name]
+end
+
+-- Whether the store has all of it already, and counts its free sequences by it.
+local function is_told(known, e, limit)
+  if known.up ~= e.up or known.limit ~= limit or known.max_seqs ~= e.max_seqs
+      or known.max_kv ~= e.max_kv or quiet_ms > 0 then
+    return false
+  end
+  local free = free_score(e.lane, e.name)
+  if e.up == 0 then
+    return not free
+  end
+  return free == math.floor(limit) - known.seqs
+end
+
+local reported = {} -- engines by key
+
+-- Most reports say what the store knows, and what another gateway said a moment ago.
 local function report(e)
   local e_key = fg.engine_key(e.lane, e.name)
-  local limit, adapted_at = adapt(redis.call('HMGET', e_key, 'limit', 'adapted_at', 'seqs', 'max_seqs'), e)
-  redis.call('HSETNX', e_key, 'seqs', 0)
-  redis.call('HSETNX', e_key, 'kv', 0)
+  local known = read_engine(e_key)
+  local limit, adapted_at = adapt(known, e)
+  reported[e_key] = known
+  if is_told(known, e, limit) then
+    if known.seen < now - BEAT / 2 then
+      redis.call('HSET', e_key, 'seen', now)
+    end
+    return
+  end
+  if not known.limit then
+    redis.call('HSETNX', e_key, 'seqs', 0)
+    redis.call('HSETNX', e_key, 'kv', 0)
+    redis.call('SADD', fg.key('engines', e.lane), e.name)
+  end
   redis.call('HSET', e_key, 'max_seqs', e.max_seqs, 'max_kv', e.max_kv, 'limit', limit,
     'adapted_at', adapted_at, 'up', e.up, 'seen', now)
-  redis.call('SADD', fg.key('engines', e.lane), e.name)
+  known.up, known.limit = e.up, limit
   fg.show_free(e.lane, e.name)
 end
 
@@ -109,13 +160,22 @@ for _, e in ipairs(cjson.decode(ARGV[6])) do
   report(e)
 end
 
--- An engine that no living gateway reports any more takes no new requests.
-local function forget_unseen(lane, name)
-  local seen = tonumber(redis.call('HGET', fg.engine_key(lane, name), 'seen')) or 0
-  if seen < now - 2 * lease_ms then
+-- An engine that no living gateway reports any more takes no new requests; once it runs none, there
+-- is none.
+local function engine_of(lane, name)
+  local e_key = fg.engine_key(lane, name)
+  local e = reported[e_key] or read_engine(e_key)
+  if not reported[e_key] and e.seen < now - 2 * lease_ms then
+    e.up = 0
     redis.call('ZREM', fg.free_key(lane), name)
-    redis.call('HSET', fg.engine_key(lane, name), 'up', 0)
+    if e.seqs <= 0 then
+      redis.call('DEL', e_key)
+      redis.call('SREM', fg.key('engines', lane), name)
+    else
+      redis.call('HSET', e_key, 'up', 0)
+    end
   end
+  return e
 end
 
 local stats, grants = {}, {}
@@ -123,14 +183,12 @@ fg.sweep(now, 200)
 for _, lane in ipairs(fg.settings.lane_names) do
   local lane_stats = {free = 0, limit = 0, seqs = 0, up = 0}
   for _, name in ipairs(redis.call('SMEMBERS', fg.key('engines', lane))) do
-    forget_unseen(lane, name)
-    local v = redis.call('HMGET', fg.engine_key(lane, name), 'up', 'limit', 'seqs')
-    local limit, seqs = math.floor(tonumber(v[2])), tonumber(v[3])
-    if v[1] == '1' then
+    local e = engine_of(lane, name)
+    if e.up == 1 then
       lane_stats.up = lane_stats.up + 1
-      lane_stats.limit = lane_stats.limit + limit
+      lane_stats.limit = lane_stats.limit + math.floor(e.limit)
     end
-    lane_stats.seqs = lane_stats.seqs + seqs
+    lane_stats.seqs = lane_stats.seqs + e.seqs
   end
   stats[lane] = lane_stats
   fg.lane_record(lane).limit, fg.lane_record(lane).dirty = lane_stats.limit, true

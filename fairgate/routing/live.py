@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import zlib
 from collections.abc import Mapping, Sequence
@@ -32,7 +33,7 @@ from fairgate.routing.routed import Outcome, Routed
 from fairgate.routing.satisfaction import Satisfaction
 from fairgate.routing.sticky import Places
 from fairgate.routing.store import Judged, RoutingStore
-from fairgate.routing.tallies import Tallies
+from fairgate.routing.tallies import Tallies, Tally, tallies_of
 
 _NOTE_S = 0.2
 _BY_PRICE = PriceOrder()
@@ -94,7 +95,7 @@ class LiveRouting:
         self._recorder = Recorder(None)
         self._drift: DriftWatch | None = None
         self._costs = LaneCosts(lanes, "price")
-        self.tallies = Tallies()
+        self._tallies = Tallies()
 
     # Life
 
@@ -162,7 +163,7 @@ class LiveRouting:
             log.exception("the router failed; routing by price", pool=self._pool)
             decision = _BY_PRICE.route(request, lanes)
         self._metrics.decided(self._pool, decision, time.perf_counter() - began)
-        self.tallies.decided(decision)
+        self._tallies.decided(decision)
         routed = Routed(request, decision, self._ended if settings else None, trial is not None)
         if self._arms.shadow is not None:
             asyncio.get_running_loop().call_soon(self._compare, self._arms.shadow, routed, lanes)
@@ -239,7 +240,7 @@ class LiveRouting:
         self._debts.take_in({tenant: judged.debt})
         self._learn(note, score)
         self._metrics.judged(self._pool, note.router, note.lane, score)
-        self.tallies.judged(note.router, note.lane, note.predicted, score)
+        self._tallies.judged(note.router, note.lane, note.predicted, score)
         self._metrics.owed(self._pool, tenant, judged.debt.debt)
         if note.recorded:
             self._recorder.scored(tenant, request_id, score)
@@ -293,8 +294,19 @@ class LiveRouting:
         else:
             log.info("routing changed", pool=self._pool, router=self._arms.router.name)
 
+    async def tallied(self) -> list[Tally]:
+        """How the routers of all replicas chose in the last hour. Raises ``StoreError``."""
+        news = self._tallies.news()
+        try:
+            return tallies_of(await self._store.tally(news))
+        except StoreError:
+            self._tallies.put_back(news)
+            raise
+
     async def _step(self) -> None:
         self._recorder.flush()
+        with contextlib.suppress(StoreError):
+            await self.tallied()
         if self.settings is None:
             return
         if lines := self._recorder.told():

@@ -65,6 +65,7 @@ class RoutingStore:
         self._prefix = f"fg:{{{pool}}}:"
         self._note, self._feedback, self._sync = map(_script, ("note", "feedback", "sync"))
         self._tell = _script("tell")
+        self._tallies = _script("tallies")
 
     def note(
         self, tenant: str, request_id: str, note: bytes, *, kept_s: float, most: int
@@ -104,6 +105,12 @@ class RoutingStore:
         args += news.requests.values()
         reply = await self._link.call(self._sync, keys, args)
         return _known(reply, version, tenants)
+
+    async def tally(self, news: Mapping[str, float]) -> dict[str, float]:
+        """Add ``news`` to what all replicas counted; the sums of the last hour."""
+        flat = [word for field, number in news.items() for word in (field, number)]
+        reply = await self._link.call(self._tallies, (f"{self._prefix}tallies",), flat)
+        return {field.decode(): float(sum_) for field, sum_ in _groups(reply, 2)}
 
     def tell(self, lines: Sequence[bytes]) -> asyncio.Future[Any]:
         """Hand ``lines`` to whoever records."""

@@ -272,6 +272,21 @@ def test_weights_and_limits_are_changed_live_and_bad_ones_are_told(
     watched.errors[:] = [error for error in watched.errors if " 422 " not in error]
 
 
+def test_an_engine_is_drained_and_undrained_at_a_click(opened: Open) -> None:
+    page = opened()
+    row = page.locator("#lanes tr[data-key='small/small-0']")
+    page.get_by_role("button", name="Drain small-0").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("small/small-0")
+    dialog.get_by_role("button", name="Leave it").click()
+    expect(row).not_to_contain_text("drained")
+    page.get_by_role("button", name="Drain small-0").click()
+    dialog.get_by_role("button", name="Drain").click()
+    expect(row).to_contain_text("drained", timeout=WITHIN_MS)
+    page.get_by_role("button", name="Undrain small-0").click()
+    expect(row).not_to_contain_text("drained", timeout=WITHIN_MS)
+
+
 def test_the_page_goes_on_by_itself_after_a_restart(opened: Open, site: Site) -> None:
     gate = site.gateways[1]
     page = opened(url=gate.url)

@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 import redis
+from support.admin import ADMIN, ADMIN_KEY, API, HASH, admin_section, ask, forget_changes
 from support.gateway import (
     Gateway,
     SimulatedEngine,
@@ -29,12 +30,8 @@ from support.gateway import (
 
 from fairgate.engines.process import free_port
 
-ADMIN_KEY = "fg_admin_of_the_tests"
-ADMIN = {"authorization": f"Bearer {ADMIN_KEY}"}
-HASH = hashlib.sha256(ADMIN_KEY.encode()).hexdigest()
 SITE = "admin-api"
 CHAT = "/v1/chat/completions"
-API = "/fairgate/v1"
 A_SECOND = 1.0
 BUSY_S = 3.0
 """What a machine that has other things to do may add to that."""
@@ -50,8 +47,7 @@ class Site:
 @pytest.fixture(scope="module")
 def site(valkey_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("admin")
-    with redis.Redis.from_url(valkey_server) as client:
-        client.delete(f"fg:{{admin:{SITE}}}:changes", f"fg:{{admin:{SITE}}}:log")
+    forget_changes(valkey_server, SITE)
     with engine(folder, "--max-num-seqs", "16", "--speed", "4") as it:
         settings = config(
             {"small": lane(it.url, max_num_seqs=2)},
@@ -59,7 +55,7 @@ def site(valkey_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             pool=SITE,
             tenants={name: tenant(name) for name in ("acme", "globex", "initech")},
             apps={"default": {}, "agent": {}},
-            admin={"keys": [{"sha256": HASH, "name": "ops"}], "site": SITE},
+            admin=admin_section(SITE),
         )
         with gateway(folder / "a", settings) as a, gateway(folder / "b", settings) as b:
             yield Site((a, b), it, settings)
@@ -69,23 +65,6 @@ def site(valkey_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 async def http() -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession(headers=ADMIN) as session:
         yield session
-
-
-async def ask(
-    http: aiohttp.ClientSession,
-    gate: Gateway,
-    method: str,
-    path: str,
-    body: Any = None,
-    **headers: str,
-) -> tuple[int, Any]:
-    """Status and body of one call to the API."""
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    async with http.request(method, gate.url + API + path, json=body, headers=named) as answer:
-        text = await answer.read()
-        if answer.status >= 400:
-            assert answer.content_type == "application/problem+json"
-        return answer.status, await answer.json(content_type=None) if text else None
 
 
 async def post(http: aiohttp.ClientSession, gate: Gateway, key: str, body: Any = None) -> int:
@@ -221,7 +200,7 @@ async def test_what_is_wrong_is_named_with_field_and_value(site, http):
         assert (status, [e["field"] for e in told["errors"]]) == (422, [field]), (path, told)
     assert (await ask(http, gate, "POST", "/tenants", {"name": "acme"}))[0] == 409
     assert (await ask(http, gate, "GET", "/tenants/nobody"))[0] == 404
-    assert (await ask(http, gate, "POST", "/engines", {}))[0] == 405
+    assert (await ask(http, gate, "POST", "/lanes", {}))[0] == 405
     async with http.post(
         gate.url + API + "/tenants", data=b"{", headers={"content-type": "application/json"}
     ) as bad:

@@ -1,23 +1,28 @@
-"""The pages `admin` and `usage`: their commands run, on the gateway that they describe."""
+"""The pages `admin`, `usage` and `dashboard`: their commands run, on the gateway they describe."""
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
+import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from support.gateway import gateway
+from support.gateway import Program, gateway
 from typer.testing import CliRunner
 
 from fairgate.billing.note import Status
 from fairgate.billing.records import FIELDS
 from fairgate.cli import app
+from fairgate.engines.process import free_port
+from loadgen.cli import app as loadgen
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
 ADDRESS = "http://127.0.0.1:8080"
 
 _FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -92,6 +97,30 @@ def test_every_command_of_both_pages_does_what_they_say(operator, tmp_path):
     assert (tmp_path / "usage.parquet").stat().st_size > 0
     operator.close()
     assert (tmp_path / "usage" / "main.jsonl").read_bytes().count(b"\n") == 1
+
+
+def test_the_demo_of_the_dashboard_runs_and_shows_who_sends(tmp_path: Path) -> None:
+    page = (DOCS / "dashboard.md").read_text()
+    (console,) = (text for language, text in _FENCE.findall(page) if language == "console")
+    make, replay = re.findall(r"^\$ (.*)$", console, re.MULTILINE)
+    port = free_port()
+    recipe = subprocess.run(
+        [*make.split(), f"PORT={port}", "--dry-run"],
+        cwd=ROOT, capture_output=True, text=True, timeout=30, check=True,
+    ).stdout.splitlines()[-1]  # fmt: skip
+    logs = {**os.environ, "FAIRGATE_LOGS": str(tmp_path)}
+    demo = Program(shlex.split(recipe)[2:], port, tmp_path / "demo.log", cwd=ROOT, env=logs)
+    try:
+        demo.wait_for(lambda: "ready http" in demo.text(), within_s=40)
+        quick = replay.replace("8080", str(port)).replace("=180", "=3").replace("15-175", "1-3")
+        result = CliRunner().invoke(loadgen, shlex.split(quick)[1:])
+        assert result.exit_code == 0, result.output
+        asked = urllib.request.Request(
+            f"{demo.url}/fairgate/v1/ledger", headers={"authorization": "Bearer fg-demo-admin"}
+        )
+        demo.wait_for(lambda: "initech" in urllib.request.urlopen(asked).read().decode())
+    finally:
+        demo.stop()
 
 
 def test_the_page_of_usage_names_every_field_and_status():

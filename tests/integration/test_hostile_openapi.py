@@ -49,7 +49,7 @@ def test_every_route_is_described_and_no_other(described: dict[str, Any]) -> Non
     runtime.link = Link("redis://127.0.0.1:1")
     app = GatewayApp(runtime)
     routes = {it.path for it in app._others.routes if isinstance(it, Route)}
-    routes -= {it.path for it in app.for_operators() if isinstance(it, Route)}
+    routes -= {it.path for it in app.operators.routes() if isinstance(it, Route)}
     assert described["paths"].keys() == {re.sub(r":path\}", "}", path) for path in routes}
 
 

@@ -39,6 +39,7 @@ from fairgate.configfile import loads
 from fairgate.engines.process import free_port
 from fairgate.errors import ArtifactError
 from fairgate.routing import library
+from fairgate.routing.tallies import Tally
 
 CHAT = "/v1/chat/completions"
 FEEDBACK = "/fairgate/v1/feedback"
@@ -269,6 +270,25 @@ async def test_replicas_keep_an_interaction_on_the_same_lane(store: str) -> None
         places = there.runtime.pools["main"].routing._places
         await eventually(lambda: len(places))
         assert await there.lane("x 0.1", x_fairgate_interaction="run") == "large"
+
+
+async def test_replicas_count_together_how_routers_chose_and_what_came_of_it(store: str) -> None:
+    async with site(store, {}) as here, site(store, {}) as there:
+        _, headers, _ = await here.ask("x 0.2")
+        await here.ask("x 0.9")
+        await there.ask("x 0.9")
+        told = {"request_id": headers["x-request-id"], "score": 0.5}
+        assert (await there.judge(told))[0] == 200
+        large, small = (
+            Tally("hybrid", "large", 2, 0, None, None),
+            Tally("hybrid", "small", 1, 1, pytest.approx(0.8), 0.5),
+        )
+
+        async def both_tell_it() -> bool:
+            pools = [it.runtime.pools["main"] for it in (here, there)]
+            return [await pool.routing.tallied() for pool in pools] == [[large, small]] * 2
+
+        await eventually(both_tell_it)
 
 
 async def test_a_router_that_fails_costs_no_request(store: str) -> None:

@@ -259,10 +259,12 @@ def test_a_replay_with_aborts_and_a_killed_gateway_sums_up_to_the_ledger(tmp_pat
         cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    found = json.loads(file.read_text())
-    assert found["records"]["lost"] >= 1, "the gateway was killed while it served nothing"
-    assert found["records"]["aborted"] >= 40
-    assert found["twice"] == 0
-    assert {t["tenant"]: t["record_tokens"] - t["ledger_tokens"] for t in found["tenants"]} == {
-        "acme": 0, "globex": 0
-    }  # fmt: skip
+    replays = json.loads(file.read_text())
+    assert [found["policy"] for found in replays] == ["fairserve", "fcfs"]
+    for found in replays:
+        assert found["records"]["lost"] >= 1, "the gateway was killed while it served nothing"
+        assert found["records"]["aborted"] >= 40
+        assert found["twice"] == 0
+        for t in found["tenants"]:
+            assert t["record_tokens"] == t["ledger_tokens"]
+            assert t["record_service"] == t["ledger_service"]

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from fairgate.addresses import Addresses
-from fairgate.config import Server
 from fairgate.configfile import convert
+from fairgate.configserver import Server
 from fairgate.errors import ConfigError
 
 

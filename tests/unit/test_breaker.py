@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fairgate.config import Breaker as Settings
+from fairgate.configserver import Breaker as Settings
 from fairgate.engines.breaker import Breaker
 
 

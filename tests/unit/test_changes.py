@@ -108,6 +108,82 @@ def test_lanes_and_engines_take_what_can_change_while_they_run(base):
     assert (lane.engines[0].drained, lane.engines[0].max_num_seqs) == (True, 9)
 
 
+ENGINES = """
+admin: {engines_at: [{host: "10.2.0.0/16", api_key: theirs}, {host: "*.models.svc"}]}
+pools: {main: {lanes: {small: {engines: [
+  {type: http, url: "http://10.2.0.1:8000"}, {type: http, url: "http://10.2.0.2:8000"}]}}}}
+"""
+
+
+def lane_with(text: str, **fields: Entry) -> tuple[dict[str, Any], dict[Any, tuple[str, ...]]]:
+    """URLs by name of the lane's engines with these entries, by name; and the problems."""
+    named = {f"engine/small/{name}": encode(entry) for name, entry in fields.items()}
+    changes = Overlay().with_fields(named, epoch="e", version=1)[0]
+    found = merged(loads(text, source="test", environ={}), changes)
+    lane = found.config.pools["main"].lanes["small"]
+    return lane.engines_of("small"), dict(found.problems)
+
+
+def added(url: str, **fields: Any) -> Entry:
+    return Entry(patch={"url": url, **fields}, fresh=True)
+
+
+def test_an_added_engine_joins_its_lane_with_the_key_of_its_place():
+    engines, problems = lane_with(ENGINES, new=added("http://10.2.9.9:8000", max_num_seqs=7))
+    assert problems == {}
+    assert list(engines) == ["small-0", "small-1", "new"]
+    assert (engines["new"].max_num_seqs, engines["new"].api_key) == (7, "theirs")
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("http://10.3.0.1:8000", "url: expected a host that admin.engines_at allows"),
+        ("http://169.254.169.254", "url: expected a host that admin.engines_at allows"),
+        ("http://[::ffff:169.254.169.254]", "url: expected a host that admin.engines_at allows"),
+        ("http://models.svc.evil.example", "url: expected a host that admin.engines_at allows"),
+        ("http://models.svc", "url: expected a host that admin.engines_at allows"),
+        ("file:///etc/passwd", "url: expected an http:// or https:// address, got scheme 'file'"),
+        ("http://a@10.2.0.9", "url: expected no user or password in the address; use api_key"),
+        ("http://10.2.0.9?x", "url: expected an address without blanks, query and fragment"),
+        ("http://10.2.0.1:8000/", "url: the same as that of another engine of the lane: "
+         "'http://10.2.0.1:8000/'"),
+    ],
+)  # fmt: skip
+def test_an_added_engine_that_may_not_be_there_is_not(url, problem):
+    engines, problems = lane_with(ENGINES, new=added(url))
+    assert problems == {("engine", "small/new"): (problem,)}
+    assert list(engines) == ["small-0", "small-1"]
+
+
+def test_no_added_engine_counts_where_the_file_allows_none():
+    text = ENGINES[ENGINES.index("pools") :]
+    engines, problems = lane_with(text, new=added("http://10.2.9.9:8000"))
+    assert list(engines) == ["small-0", "small-1"]
+    assert "which names none" in problems[("engine", "small/new")][0]
+
+
+def test_what_only_the_file_may_say_of_an_engine_is_refused():
+    _, problems = lane_with(ENGINES, new=added("http://10.2.9.9:8000", api_key="${HOME}"))
+    assert problems[("engine", "small/new")][0].startswith("api_key: unknown field")
+
+
+def test_an_engine_of_the_file_goes_and_the_others_keep_their_names():
+    gone = {"small-0": Entry(gone=True)}
+    engines, _ = lane_with(ENGINES, **gone)
+    assert {name: engine.url for name, engine in engines.items()} == {
+        "small-1": "http://10.2.0.2:8000"
+    }
+    moved = {"small-0": added("http://a.models.svc")}
+    engines, _ = lane_with(ENGINES, **moved)
+    assert engines["small-0"].url == "http://a.models.svc"
+
+
+def test_engines_of_a_lane_that_is_not_there_are_reported(base):
+    found = merged(base, overlay(engine__large__x=added("http://10.2.0.3")))
+    assert found.problems == {("engine", "large/x"): ("no lane is named 'large'",)}
+
+
 @pytest.mark.parametrize("order", [0, 1])
 def test_one_by_one_comes_to_the_same_as_all_at_once(base, order):
     """What a gateway that was there all the time knows, and one that just started."""
@@ -118,6 +194,9 @@ def test_one_by_one_comes_to_the_same_as_all_at_once(base, order):
         {f"key/{C}": None},
         {"app/agent": encode(Entry(gone=True))},
         {"tenant/new": encode(Entry(fresh=True)), **key(C, tenant="new")},
+        {"engine/small/small-0": encode(Entry(patch={"drained": True}))},
+        {"engine/small/new": encode(added("http://10.2.9.9:8000"))},
+        {"engine/small/small-0": None},
     ]
     if order:
         steps.reverse()

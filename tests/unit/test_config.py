@@ -157,6 +157,11 @@ class TestSubstitution:
     ("change", "expected"),
     [
         (
+            {"admin.engines_at": [{"host": "10.2.0.0/33"}]},
+            "admin.engines_at[0].host: expected an address, a network, a name, '*.' and a name, "
+            "or '*', got '10.2.0.0/33'",
+        ),
+        (
             {"tenants.acme.weight": 0},
             "tenants.acme.weight: expected a number > 0, got 0",
         ),

@@ -198,6 +198,17 @@ class TestMetrics:
         assert parse_metrics(text) == Metrics()
 
 
+async def test_a_probe_follows_no_redirect(http: HttpClient) -> None:
+    async with served(health=said()) as inside:
+
+        async def elsewhere(_: web.Request) -> web.Response:
+            raise web.HTTPFound(f"{inside}/health")
+
+        async with served(health=elsewhere) as url:
+            status = await probe(http.session, url, {})
+    assert status.detail == "GET /health: HTTP 302"
+
+
 class TestProbe:
     async def test_vllm(self, http: HttpClient) -> None:
         models = b'{"object":"list","data":[{"id":"m","max_model_len":4096},{"id":"lora"}]}'

@@ -14,23 +14,24 @@ from hypothesis import strategies as st
 from fairgate import codec, headers
 from fairgate.addresses import Addresses
 from fairgate.codec import ROUTES, decode, rewrite
-from fairgate.config import Config, Key, Pool, Server, Tenant
+from fairgate.config import Config, Key, Pool, Tenant
 from fairgate.configsampling import BestOf
+from fairgate.configserver import Server
 from fairgate.engines.http_connection import Connection, HttpAnswer
 from fairgate.errors import EngineError, Forbidden, Refusal, Unauthenticated
 from fairgate.identity import Identity, complete
 from fairgate.me.app import wants_html, with_basic
 from fairgate.routing.knob import asked_quality
 from fairgate.sampling import read_wishes
-from fairgate.usage import (
+from fairgate.scanners import (
     HEAD_BYTES,
     LINE_BYTES,
-    MOST_TOKENS,
     TAIL_BYTES,
     JsonScanner,
     UsageScanner,
     scanner_for,
 )
+from fairgate.usage import MOST_TOKENS
 
 READ = ("model", "user", "stream", "n", "max_tokens", "max_completion_tokens")
 SCALARS = st.sampled_from(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairgate.usage import (
+from fairgate.scanners import (
     HEAD_BYTES,
     HELD_BYTES,
     LINE_BYTES,
@@ -19,10 +19,10 @@ from fairgate.usage import (
     HidingScanner,
     JsonScanner,
     SseScanner,
-    Usage,
     UsageScanner,
     scanner_for,
 )
+from fairgate.usage import Usage
 
 USAGE = {
     "prompt_tokens": 25,

@@ -10,6 +10,7 @@ import typer
 from fairgate.admission.embedded import EmbeddedStore
 from fairgate.admission.link import Link
 from loadgen.report import Rows, markdown_table, plain_table
+from tests.bench.growth.instructions import instructions
 from tests.bench.growth.measure import Account, Beat, accounts, beats
 from tests.bench.scheduling.server import Server
 
@@ -18,13 +19,20 @@ def main(
     engines: Annotated[str, typer.Option(help="Numbers of engines.")] = "1,10,100,1000",
     tenants: Annotated[str, typer.Option(help="Numbers of tenants.")] = "100,10000,100000",
     markdown: Annotated[bool, typer.Option(help="Print the tables as Markdown.")] = False,
+    counted: Annotated[
+        bool, typer.Option(help="Count instructions of a request instead (needs valgrind).")
+    ] = False,
 ) -> None:
     """Measure what engines and tenants cost that do nothing. Takes about two minutes.
 
     Microseconds are CPU; take ratios between sizes rather than figures of two machines.
     """
-    found = asyncio.run(_measure(_numbers(engines), _numbers(tenants)))
-    for rows in (_beat_rows(found[0]), _account_rows(found[1])):
+    if counted:
+        tables = [_counted_rows(asyncio.run(instructions(_numbers(tenants))))]
+    else:
+        found = asyncio.run(_measure(_numbers(engines), _numbers(tenants)))
+        tables = [_beat_rows(found[0]), _account_rows(found[1])]
+    for rows in tables:
         typer.echo(markdown_table(rows) if markdown else plain_table(rows))
         typer.echo("")
 
@@ -51,6 +59,11 @@ def _beat_rows(found: list[Beat]) -> Rows:
         head,
         *([f"{b.engines:,}", f"{b.store_us:,.0f}", f"{b.gateway_us:,.0f}"] for b in found),
     ]
+
+
+def _counted_rows(found: dict[int, int]) -> Rows:
+    head = ["tenants", "store, instructions/request"]
+    return [head, *([f"{tenants:,}", f"{count:,}"] for tenants, count in found.items())]
 
 
 def _account_rows(found: list[Account]) -> Rows:

@@ -19,7 +19,7 @@ from tests.bench.scheduling.server import Server
 
 BEATS = 30
 _LANE = "lane"
-_AT_ONCE = 64
+AT_ONCE = 64
 
 
 class Beat(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,12 +54,12 @@ async def beats(link: Link, server: Server, sizes: Sequence[int]) -> list[Beat]:
 async def _beat(link: Link, server: Server, engines: int) -> Beat:
     await server.empty()
     ledger = Ledger(link, f"e{engines}", "g0")
-    reports = _reports(engines)
+    told = reports(engines)
     costs = []
     for _ in range(BEATS):
         store, own = await server.cpu_s(), time.process_time()
         for _ in range(4):
-            await _renew(ledger, reports)
+            await renew(ledger, told)
         costs.append(((await server.cpu_s() - store) / 4, (time.process_time() - own) / 4))
     return Beat(
         engines=engines,
@@ -68,13 +68,13 @@ async def _beat(link: Link, server: Server, engines: int) -> Beat:
     )
 
 
-def _reports(engines: int) -> list[EngineReport]:
+def reports(engines: int) -> list[EngineReport]:
     return [
         EngineReport(_LANE, f"engine-{n}", True, 256, 500_000, n % 7 / 10) for n in range(engines)
     ]
 
 
-async def _renew(ledger: Ledger, reports: Sequence[EngineReport]) -> None:
+async def renew(ledger: Ledger, reports: Sequence[EngineReport]) -> None:
     await ledger.renew(
         lease_s=3600,
         settings=settings_of(resolve_policy("fairserve"), [_LANE], {_LANE: 0.0}),
@@ -91,18 +91,18 @@ async def accounts(link: Link, server: Server, sizes: Sequence[int]) -> list[Acc
 async def _account(link: Link, server: Server, tenants: int) -> Account:
     await server.empty()
     ledger = Ledger(link, f"t{tenants}", "g0")
-    await _renew(ledger, _reports(1))
+    await renew(ledger, reports(1))
     names = [f"tenant-{n}" for n in range(tenants)]
-    await _serve_all(ledger, names[:_AT_ONCE])
+    await serve_all(ledger, names[:AT_ONCE])
     before = await server.memory()
-    for part in _parts(names[_AT_ONCE:]):
-        await _serve_all(ledger, part)
-    stored = (await server.memory() - before) / max(1, tenants - _AT_ONCE)
+    for part in parts(names[AT_ONCE:]):
+        await serve_all(ledger, part)
+    stored = (await server.memory() - before) / max(1, tenants - AT_ONCE)
     costs = []
     for _ in range(BEATS):
         cpu = await server.cpu_s()
-        await _serve_all(ledger, names[-_AT_ONCE:])
-        costs.append((await server.cpu_s() - cpu) / len(names[-_AT_ONCE:]))
+        await serve_all(ledger, names[-AT_ONCE:])
+        costs.append((await server.cpu_s() - cpu) / len(names[-AT_ONCE:]))
     held, reload_s = _configured(names)
     return Account(
         tenants=tenants, store_bytes=stored, gateway_bytes=held / tenants,
@@ -110,12 +110,12 @@ async def _account(link: Link, server: Server, tenants: int) -> Account:
     )  # fmt: skip
 
 
-def _parts(names: Sequence[str]) -> Iterator[Sequence[str]]:
-    for first in range(0, len(names), _AT_ONCE):
-        yield names[first : first + _AT_ONCE]
+def parts(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    for first in range(0, len(names), AT_ONCE):
+        yield names[first : first + AT_ONCE]
 
 
-async def _serve_all(ledger: Ledger, tenants: Sequence[str]) -> None:
+async def serve_all(ledger: Ledger, tenants: Sequence[str]) -> None:
     await asyncio.gather(*(_serve(ledger, tenant) for tenant in tenants))
 
 

@@ -13,7 +13,7 @@ from fairgate.admission.model import LaneStatistics
 from fairgate.identity import Identity
 from fairgate.routing.base import LaneView, RouteRequest
 from fairgate.routing.most_free import MostFree
-from fairgate.usage import scanner_for
+from fairgate.scanners import scanner_for
 from tests.bench.hotpath.cases import CASES
 from tests.bench.parts.answers import ANSWER, CHUNK, DONE, LAST_CHUNK
 

@@ -26,7 +26,9 @@ from fairgate.admission.scripts import compose_script
 from fairgate.billing.reader import BEGIN, UsageReader
 from fairgate.billing.records import UsageRecord
 from fairgate.billing.sums import Sums
+from fairgate.config import Preset
 from fairgate.engines.process import free_port
+from fairgate.policy import resolve_policy
 from tests.bench.parts.load import ask_once, request_bytes
 from tests.bench.parts.processes import Process, running, until_ready
 from tests.bench.parts.valkey import valkey
@@ -43,7 +45,13 @@ _ACCOUNT = compose_script(
     "account",
     b"""
     local a = fg.account(fg.key('tenant', ARGV[1]))
-    return {string.format('%.17g', a.du), string.format('%.17g', a.s), tostring(a.flight)}
+    local last, charged = fg.slice_of(fg.clock('')), 0
+    for slice = last - 95, last do -- all that are kept, of ten seconds each
+      local service = redis.call('ZSCORE', fg.slice_key('service', slice), ARGV[1])
+      charged = charged + (tonumber(service) or 0)
+    end
+    return {string.format('%.17g', a.du), string.format('%.17g', charged), tostring(a.flight),
+      string.format('%.17g', a.s)}
     """,
 )
 
@@ -56,20 +64,25 @@ class TenantSums(msgspec.Struct, frozen=True):
     """Charged in this UTC day."""
     record_tokens: int
     ledger_service: float
-    """Its counter times its weight. First come, first served lifts nobody, so it is a plain sum."""
+    """Charged in the last quarter of an hour, as the ledger's history has it."""
     record_service: float
+    ledger_counter: float | None
+    """Its counter times its weight, where that is a plain sum too; ``None``: the policy lifts the
+    counters of those who come back from idling."""
 
     @property
     def exact(self) -> bool:
+        tokens, service = self.record_tokens, self.record_service
         return (self.ledger_tokens, self.ledger_service) == (
-            self.record_tokens,
-            self.record_service,
-        )
+            tokens,
+            service,
+        ) and self.ledger_counter in (None, service)
 
 
 class Replay(msgspec.Struct, frozen=True):
     """How it went."""
 
+    policy: str
     requests: int
     seconds: float
     ends: dict[str, int]
@@ -132,8 +145,11 @@ def _body(number: int) -> dict[str, Any]:
     return {"model": "small", "messages": [{"role": "user", "content": words}], **short, **long}
 
 
-async def replay(requests: int) -> Replay:
-    """Run it. Raises ``RuntimeError`` when something does not come up or does not end."""
+async def replay(requests: int, policy: Preset) -> Replay:
+    """Run it, within a quarter of an hour.
+
+    Raises ``RuntimeError`` when something does not come up or does not end.
+    """
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         store = await stack.enter_async_context(valkey())
@@ -143,14 +159,14 @@ async def replay(requests: int) -> Replay:
         probe = request_bytes(_CHAT, "", b'{"model":"small","messages":[]}')
         await until_ready(upstream, lambda: ask_once(upstream_port, probe))
         ports = [free_port(), free_port()]
-        (folder / "fairgate.yaml").write_text(_config(store.url, upstream_port))
+        (folder / "fairgate.yaml").write_text(_config(store.url, upstream_port, policy))
         gates = [stack.enter_context(running(_serve(folder, p), _log(folder, p))) for p in ports]
         http = await stack.enter_async_context(aiohttp.ClientSession())
         urls = [f"http://127.0.0.1:{port}" for port in ports]
         for gate, url in zip(gates, urls, strict=True):
             await until_ready(gate, lambda url=url: _is_ready(http, url))  # type: ignore[misc]
         client = await stack.enter_async_context(Redis.from_url(store.url))
-        return await _measure(client, store.url, http, urls, gates[0], requests)
+        return await _measure(client, store.url, http, urls, gates[0], requests, policy)
 
 
 async def _measure(
@@ -160,6 +176,7 @@ async def _measure(
     urls: list[str],
     doomed: Process,
     requests: int,
+    policy: Preset,
 ) -> Replay:
     began = time.monotonic()
 
@@ -178,10 +195,12 @@ async def _measure(
     told = {found.tenant: found for found in sums.by_tenant()}
     tenants = []
     for name, weight in WEIGHTS.items():
-        tokens, counter, _ = await _account(store, name)
+        tokens, service, _, counter = await _account(store, name)
         found = told[name]
-        tenants.append(TenantSums(name, tokens, found.tokens, counter * weight, found.cost))
+        summed = None if resolve_policy(policy).order == "fair" else counter * weight
+        tenants.append(TenantSums(name, tokens, found.tokens, service, found.cost, summed))
     return Replay(
+        policy=policy,
         requests=requests,
         seconds=seconds,
         ends=dict(sorted(clients.ends.items())),
@@ -201,10 +220,11 @@ async def _records(store_url: str) -> list[UsageRecord]:
     return found
 
 
-async def _account(store: Redis, tenant: str) -> tuple[float, float, float]:
+async def _account(store: Redis, tenant: str) -> tuple[float, ...]:
+    """Tokens and service charged, requests in flight, counter."""
     keys = (f"fg:{{{POOL}}}:settings",)
-    tokens, counter, flight = await store.eval(_ACCOUNT.text, 1, *keys, tenant)  # type: ignore[misc]
-    return float(tokens), float(counter), float(flight)
+    told = await store.eval(_ACCOUNT.text, 1, *keys, tenant)  # type: ignore[misc]
+    return tuple(map(float, told))
 
 
 async def _is_idle(store: Redis) -> bool:
@@ -232,7 +252,7 @@ def _key(tenant: str) -> str:
     return f"key-of-{tenant}"
 
 
-def _config(store: str, upstream_port: int) -> str:
+def _config(store: str, upstream_port: int, policy: Preset) -> str:
     engine = {"type": "http", "url": f"http://127.0.0.1:{upstream_port}"}
     lane = {"engines": [{**engine, "max_num_seqs": _SEQUENCES}], "model": "bench"}
     tenants = {
@@ -240,7 +260,7 @@ def _config(store: str, upstream_port: int) -> str:
         for name, w in WEIGHTS.items()
     }
     settings = {
-        "pools": {POOL: {"policy": "fcfs", "lanes": {"small": lane}}},
+        "pools": {POOL: {"policy": policy, "lanes": {"small": lane}}},
         "tenants": tenants,
         "store": {"url": store, "heartbeat_s": _HEARTBEAT_S, "timeout_s": 1.2},
         "server": {"access_log": False},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -15,6 +15,7 @@ from fairgate.errors import StoreError
 from fairgate.inspection.history import History
 from fairgate.inspection.recent import Recent
 from fairgate.pool import Pool
+from fairgate.routing.tallies import Tally
 from fairgate.runtime import Runtime
 
 INTERVAL_S = 1.0
@@ -36,9 +37,10 @@ class PoolView:
     """``None``: the store has not told yet."""
     history: History = field(default_factory=History)
     recent: Recent = field(default_factory=Recent)
+    router: Sequence[Tally] = ()
 
 
-class Watch:
+class Observer:
     """The views of all pools of ``runtime``, kept fresh while :meth:`running`.
 
     A store that is away leaves them as they were; :attr:`stale` says so.
@@ -53,10 +55,10 @@ class Watch:
         self._task: asyncio.Task[None] | None = None
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[Watch]:
+    async def running(self) -> AsyncIterator[Observer]:
         """Look now and then once a second, until the context ends; while there is an admin key,
         for without one nobody may see it."""
-        self._task = asyncio.create_task(self._run(), name="fairgate-watch")
+        self._task = asyncio.create_task(self._run(), name="fairgate-observer")
         try:
             yield self
         finally:
@@ -105,6 +107,7 @@ async def _look(pool: Pool, view: PoolView) -> None:
         if view.history.take(look.slices, look.slice, look.now_ms / 1000):
             break
     assert look is not None  # noqa: S101 — at least one round
+    view.router = await pool.routing.tallied()
     view.look = look
     view.recent.take(look)
 
