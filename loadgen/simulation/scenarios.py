@@ -110,7 +110,7 @@ def agents(n: int, seed: int, source: Source) -> Workload:
 
 
 def crowd(n: int, seed: int, source: Source) -> Workload:
-    """Very many users of one tenant, each with one run of four calls, a little more than the engines
+    """Many users of one tenant, each with one run of four calls, a little more than the engines
     serve; isolates the head start of running interactions: are they finished or all half done?"""
     random = _random("crowd", seed)
     size = around(400, 150)

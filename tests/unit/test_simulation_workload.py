@@ -12,8 +12,8 @@ from loadgen.simulation.sources import Source
 from loadgen.simulation.workload import POOL, refused_share, rpm_that_refuses
 
 NAMES = [
-    "two-users", "azure-apps", "agents", "crowd", "on-off", "weights", "abuser", "heavy-app", "shift",
-    "mixed-lanes", "replicas",
+    "two-users", "azure-apps", "agents", "crowd", "on-off", "weights", "abuser", "heavy-app",
+    "shift", "mixed-lanes", "replicas",
 ]  # fmt: skip
 
 
