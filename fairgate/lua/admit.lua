@@ -35,6 +35,8 @@ if known and known.state == 'granted' then
   return {answer_granted(known)}
 elseif known and known.state == 'waiting' then
   return {answer_queued(known)}
+elseif known then -- granted while its gateway stood still, and swept: nobody used that lease
+  fg.finish(known, 0, 0, true, now)
 end
 
 local grants = {}

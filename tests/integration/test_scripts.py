@@ -597,6 +597,26 @@ def test_a_late_settlement_of_a_swept_lease_corrects_the_charge_only(make: Make)
     assert driver.record("tenant", "acme")["flight"] == 0
 
 
+def test_who_was_granted_while_its_gateway_stood_still_pays_once(make: Make) -> None:
+    """The gateway returns, never heard of the grant, and has it line up again."""
+    driver = make(policy=Policy(preset="fcfs"), engines=ONE, gateways=("g0", "g1"))
+    driver.admit("before", "globex")
+    driver.admit("still", gateway="g1", cost=100.0, tokens=60)
+    driver.now += LEASE_S * 0.6
+    driver.beat("g0")
+    driver.settle("before")
+    assert driver.running() == ["still"]
+    driver.now += LEASE_S * 0.6
+    driver.beat("g0")
+    driver.beat("g1")
+    assert driver.record("request", "still")["state"] == "swept"
+    assert granted(driver.admit_again("still"))
+    driver.settle("still", 40.0, gateway="g1", tokens=50)
+    account = driver.record("tenant", "acme")
+    assert (account["s"], account["du"]) == (pytest.approx(40.0), 50)
+    assert driver.record("engine", "small:e0")["seqs"] == "0"
+
+
 def test_a_leaving_gateway_gives_everything_up_at_once(make: Make) -> None:
     driver = make(engines=ONE, gateways=("g0", "g1"))
     driver.admit("leaving", gateway="g1")

@@ -58,9 +58,18 @@ class LedgerFaults:
         for request_id in in_line:
             self.line_up_again(request_id)
 
-    def line_up_again(self, request_id: str) -> None:
+    @precondition(lambda self: self.swept)
+    @rule(which=st.integers(0, 10**6))
+    def who_was_granted_while_its_gateway_stood_still_lines_up_again(self, which: int) -> None:
+        """It never heard of the grant; that lease was swept with its gateway's others."""
+        request_id = sorted(self.swept)[which % len(self.swept)]
+        self.finish(request_id)
+        self.line_up_again(request_id, given_back=self.asked[request_id][1])
+
+    def line_up_again(self, request_id: str, given_back: float = 0.0) -> None:
         tenant = self.asked[request_id][0]
         before = self.driver.counter(tenant), self.charged[tenant]
+        self.charged[tenant] -= given_back
         if not isinstance(self.driver.admit_again(request_id), Admitted):
             return
         self.ended.remove(request_id)
