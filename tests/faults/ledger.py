@@ -198,7 +198,7 @@ def _engines(seen: Look) -> list[str]:
             found.append(f"engine {name}: {e.kv} KV tokens reserved, leases of others")
         lane, _, engine = name.partition(":")
         free = seen.free.get(lane, {}).get(engine)
-        hushed = seen.quiet and free is not None and float(free) == 0
+        hushed = seen.quiet and free is not None and float(free) <= 0
         if free is not None and not hushed and float(free) != int(float(e.limit)) - int(e.seqs):
             found.append(f"engine {name}: {free} free of {e.limit}, {e.seqs} reserved")
     return found

@@ -7,6 +7,7 @@ import hashlib
 import json
 import random
 import signal
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -75,6 +76,8 @@ class Gate:
         command = module("tests.faults.gate", str(self.tasks_file), *options)
         log = folder / f"gateway-{number}.log"
         self.program = Program(f"gateway {number}", command, log)
+        self.killed_at = 0.0
+        """Seconds since the epoch; 0: never."""
         self._read = 0
 
     async def start(self) -> None:
@@ -86,6 +89,7 @@ class Gate:
     async def kill(self) -> None:
         """SIGKILL."""
         self.door.open, self.door.fell = False, True
+        self.killed_at = time.time()
         await self.program.kill()
 
     async def stop(self) -> int:
@@ -260,6 +264,7 @@ class Site:
                 "timeout_s": STORE_TIMEOUT_S,
                 **({"on_failure": self.plan.on_failure} if self.plan.on_failure else {}),
             },
+            "usage": {},
             **_SECTIONS,
         }
         (self.folder / "fairgate.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
