@@ -27,6 +27,8 @@ HEADER = b"x-sim-fault"
 _MEGABYTE = 1 << 20
 _COMMENT = b": still here\n\n"
 _COMMENT_S = 0.1
+_LENGTHENED = ("endless", "flood")
+"""Such answers tell no length: by one, they would be complete before they went on."""
 _BROKEN = b'data: {"id": "broken\nnonsense\n\n'
 
 
@@ -89,7 +91,10 @@ class _Spoiled:
     async def __call__(self, message: Message) -> None:
         if self._kind == "slow":
             await asyncio.sleep(self._value)
-        if message["type"] == "http.response.body":
+        if message["type"] == "http.response.start" and self._kind in _LENGTHENED:
+            headers = [h for h in message["headers"] if h[0] != b"content-length"]
+            message = {**message, "headers": headers}
+        elif message["type"] == "http.response.body":
             message = await self._spoil(message)
         await self._send(message)
 
