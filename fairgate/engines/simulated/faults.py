@@ -27,8 +27,6 @@ HEADER = b"x-sim-fault"
 _MEGABYTE = 1 << 20
 _COMMENT = b": still here\n\n"
 _COMMENT_S = 0.1
-_LENGTHENED = ("endless", "flood")
-"""Such answers tell no length: by one, they would be complete before they went on."""
 _BROKEN = b'data: {"id": "broken\nnonsense\n\n'
 
 
@@ -91,7 +89,8 @@ class _Spoiled:
     async def __call__(self, message: Message) -> None:
         if self._kind == "slow":
             await asyncio.sleep(self._value)
-        if message["type"] == "http.response.start" and self._kind in _LENGTHENED:
+        if message["type"] == "http.response.start" and self._kind == "endless":
+            # By its length it would be complete before it went on.
             headers = [h for h in message["headers"] if h[0] != b"content-length"]
             message = {**message, "headers": headers}
         elif message["type"] == "http.response.body":
