@@ -181,6 +181,8 @@ async def _start_all(engines: Iterable[Engine], runtime: Runtime, server: uvicor
     # Told by heartbeats, also of other replicas, and by uvicorn's loop.
     while runtime.closed_lanes() or not server.started:  # noqa: ASYNC110
         await asyncio.sleep(0.1)
+    if server.should_exit:
+        return  # told to end before it was ready
     host, port = server.servers[0].sockets[0].getsockname()[:2]
     # On standard output, apart from the log: what scripts wait for.
     print(f"ready http://{host}:{port}", flush=True)

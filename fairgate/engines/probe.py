@@ -92,7 +92,10 @@ async def _get(
     plain = {**headers, "Accept-Encoding": "identity"}
     timeout = aiohttp.ClientTimeout(total=timeout_s)
     try:
-        async with session.get(url, headers=plain, timeout=timeout) as response:
+        # What an engine says goes for it, not for wherever it would have us go.
+        async with session.get(
+            url, headers=plain, timeout=timeout, allow_redirects=False
+        ) as response:
             return _Reply(response.status, await response.read(), f"HTTP {response.status}")
     except TimeoutError:
         return _Reply(trouble=f"no answer within {timeout_s:g} s")

@@ -60,6 +60,7 @@ local scopes = {} -- those that have limits
 local function add_scope(name, limits, limited)
   if limits then
     fg.roll(limited, now)
+    fg.note_limits(limited, limits)
     table.insert(scopes, {name = name, limits = limits, account = limited})
   end
 end

@@ -15,12 +15,15 @@ function fg.key(kind, name)
 end
 
 -- Milliseconds since the epoch by the server's clock; `override` serves the virtual-time simulator.
+-- It stays as `fg.now`.
 function fg.clock(override)
   if override ~= '' then
-    return tonumber(override)
+    fg.now = tonumber(override)
+  else
+    local t = redis.call('TIME')
+    fg.now = t[1] * 1000 + t[2] / 1000
   end
-  local t = redis.call('TIME')
-  return t[1] * 1000 + t[2] / 1000
+  return fg.now
 end
 
 -- Records: most of what the pool knows of one thing is one string, read once and written once per
