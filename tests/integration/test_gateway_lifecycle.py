@@ -32,10 +32,15 @@ from support.gateway import (
     running,
     tenant,
 )
+from support.store import Store
 
 from fairgate.engines.process import free_port
 
 CHAT = "/v1/chat/completions"
+COUNTED_ONCE = (
+    "each replica starts engines of its own, and the pool counts them as one; start them apart"
+    " and name them as type http"
+)
 
 
 @pytest.fixture(scope="module")
@@ -168,10 +173,22 @@ def alive(pids: set[int]) -> set[int]:
     return {pid for pid in pids if family_of(pid)}
 
 
-def spawning() -> dict[str, Any]:
-    """A gateway that starts everything by itself: the store and an engine."""
+def spawning(store: str = "embedded") -> dict[str, Any]:
+    """A gateway that starts everything by itself: an engine and, unless told, the store."""
     spawned = {"type": "simulated", "max_num_seqs": 4, "speed": 2}
-    return config({"small": {"model": MODEL, "engines": [spawned]}})
+    return config({"small": {"model": MODEL, "engines": [spawned]}}, store=store)
+
+
+def test_replicas_that_start_the_same_engine_are_told_that_it_counts_once(tmp_path):
+    with Store(tmp_path / "store") as store:
+        settings = spawning(store.url)
+        with (
+            gateway(tmp_path / "a", settings) as first,
+            gateway(tmp_path / "b", settings) as second,
+        ):
+            assert not first.logs(COUNTED_ONCE)
+            (said,) = second.logs(COUNTED_ONCE)
+            assert (said["pool"], said["lanes"], said["replicas"]) == (POOL, ["small"], 2)
 
 
 async def begins_to_stream(http: aiohttp.ClientSession, gate: Gateway) -> Any:
