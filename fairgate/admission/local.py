@@ -161,6 +161,7 @@ class LocalGate:
             held=[
                 (held.note.lane, held.note.engine, held.ask.kv_tokens)
                 for held in self._shared.held().values()
+                if held.served is None  # else it has ended, and the store is still to be told
             ],
         )
 

@@ -6,6 +6,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import datetime
+from typing import Any
 
 import msgspec
 from redis.asyncio import Redis
@@ -153,7 +154,9 @@ async def read_records(client: Redis) -> list[UsageRecord]:
 
 async def _entries(client: Redis) -> AsyncIterator[tuple[bytes, dict[bytes, bytes]]]:
     after = "-"
+
     while page := await client.xrange(f"fg:{{{POOL}}}:usage", after, "+", _PAGE):
-        for entry, fields in page:
+        entries: list[Any] = page  # redis-py has a type for every kind of client at once
+        for entry, fields in entries:
             yield entry, fields
-        after = "(" + page[-1][0].decode()
+        after = "(" + entries[-1][0].decode()
