@@ -89,7 +89,7 @@ async def test_no_script_ends_in_the_middle_while_a_slot_is_moved_key_by_key(tmp
     """Until all are moved the pool counts as away."""
     site = stack.enter_context(cluster(tmp_path))
     replica = await stack.enter_async_context(Replica(site.url, "g0", Engine(CAPACITY)))
-    load = await stack.enter_async_context(Load([replica]))
+    load = await stack.enter_async_context(Load([replica], clients=18))
     await eventually(lambda: load.taken > 20)
     source = site.master_of("main")
     target = next(node for node in site.masters if node is not source)
