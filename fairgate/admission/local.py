@@ -160,8 +160,7 @@ class LocalGate:
             rank=pool.rank,
             held=[
                 (held.note.lane, held.note.engine, held.ask.kv_tokens)
-                for held in self._shared.held().values()
-                if held.served is None  # else it has ended, and the store is still to be told
+                for held in self._shared.occupying()
             ],
         )
 
