@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import sys
 from collections.abc import Container, Iterable, Sequence
 from functools import lru_cache
 from http import HTTPStatus
@@ -39,6 +40,7 @@ _RETRY_LATER = frozenset(
 )
 _JITTER = 0.25
 _SF_INTEGER_MAX = 10**15 - 1
+_LENGTH_DIGITS = 18
 _PROBLEM_TYPES = "https://iana.org/assignments/http-problem-types#"
 _SANE_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _UNSAFE = re.compile(rb"[^\x20-\x7e]")
@@ -267,7 +269,10 @@ def sse_error(message: str, code: str, *, type: str = "server_error") -> bytes: 
 
 def length(declared: bytes | None) -> int | None:
     """What a ``content-length`` says; ``None`` where there is none."""
-    return int(declared) if declared is not None and declared.isdigit() else None
+    if declared is None or not declared.isdigit():
+        return None
+    digits = declared.lstrip(b"0") or b"0"
+    return int(digits) if len(digits) <= _LENGTH_DIGITS else sys.maxsize
 
 
 def _safe(value: str) -> bytes:

@@ -18,7 +18,7 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
-from fairgate.config import Config
+from fairgate.config import Config, InProcessEngine, SimulatedEngine, VllmEngine
 from fairgate.engines.base import Engine
 from fairgate.errors import EngineStartError
 from fairgate.gateway.app import Gateway, Scrape
@@ -29,6 +29,7 @@ from fairgate.telemetry import request_log
 
 _BREAK_OFF_S = 1.0
 _OBJECTS_PER_COLLECTION = 20_000
+_STARTED_HERE = (VllmEngine, SimulatedEngine, InProcessEngine)
 
 log = structlog.get_logger("fairgate.serve")
 
@@ -181,9 +182,28 @@ async def _start_all(engines: Iterable[Engine], runtime: Runtime, server: uvicor
     # Told by heartbeats, also of other replicas, and by uvicorn's loop.
     while runtime.closed_lanes() or not server.started:  # noqa: ASYNC110
         await asyncio.sleep(0.1)
+    if server.should_exit:
+        return  # told to end before it was ready
+    _warn_of_engines_counted_once(runtime)
     host, port = server.servers[0].sockets[0].getsockname()[:2]
     # On standard output, apart from the log: what scripts wait for.
     print(f"ready http://{host}:{port}", flush=True)
+
+
+def _warn_of_engines_counted_once(runtime: Runtime) -> None:
+    """Engines of one name are one engine to the pool, whoever started them."""
+    for name, pool in runtime.pools.items():
+        own = [
+            lane
+            for lane, spec in pool.lanes.items()
+            if any(isinstance(engine, _STARTED_HERE) for engine in spec.engines)
+        ]
+        if own and pool.admission.pool.gateways > 1:
+            log.warning(
+                "each replica starts engines of its own, and the pool counts them as one; start"
+                " them apart and name them as type http",
+                pool=name, lanes=own, replicas=pool.admission.pool.gateways,
+            )  # fmt: skip
 
 
 def _policies(config: Config) -> dict[str, str]:

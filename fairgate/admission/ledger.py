@@ -134,6 +134,7 @@ class Ledger:
         self, link: Link, pool: str, gateway: str, *, clock: Callable[[], float] | None = None
     ) -> None:
         self._link = link
+        self._guard = link.guard
         self._gateway = gateway
         self._clock = clock
         self._prefix = f"fg:{{{pool}}}:"
@@ -159,6 +160,7 @@ class Ledger:
             f"{self._prefix}request:{ask.id}",
             f"{self._prefix}tenant:{ask.tenant}",
             f"{self._prefix}user:{ask.tenant}:{ask.user}",
+            *self._guard,
         )
         args = (self._now(), ask.id, self._gateway, _packed(ask))
         return _admitted(await self._link.call(self._admit, keys, args))
@@ -196,7 +198,7 @@ class Ledger:
             _given(a.ask.app_limits) is not None,
         ))  # fmt: skip
         args = (self._now(), charge_id, packed)
-        await self._link.call(self._charge, (self._settings_key,), args)
+        await self._link.call(self._charge, (self._settings_key, *self._guard), args)
 
     def on_lost(self, lost: Callable[[], None]) -> None:
         """Have ``lost`` called whenever the connection to the store ends."""
@@ -220,7 +222,7 @@ class Ledger:
             json.dumps([_queue(name, queue) for name, queue in queues.items()]),
             json.dumps([_report(engine) for engine in engines]), since_ms, int(leave), peers,
         )  # fmt: skip
-        keys = (self._settings_key, self._gateways_key)
+        keys = (self._settings_key, self._gateways_key, *self._guard)
         return _renewed(json.loads(await self._link.call(self._renew, keys, args)))
 
     async def view(
@@ -252,8 +254,8 @@ class Ledger:
         reply = await self._link.call(self._inspect, (self._settings_key,), args)
         return Unknown() if reply == b"unknown" else _LOOKS.decode(reply)
 
-    def _request_keys(self, request_id: str) -> tuple[str, str]:
-        return (self._settings_key, f"{self._prefix}request:{request_id}")
+    def _request_keys(self, request_id: str) -> tuple[str, ...]:
+        return (self._settings_key, f"{self._prefix}request:{request_id}", *self._guard)
 
 
 def _packed(ask: Ask) -> bytes:

@@ -80,6 +80,8 @@ class Link:
 
     def __init__(self, store: str | Locator, *, timeout_s: float = 2.0) -> None:
         self._locator = locator_of(store) if isinstance(store, str) else store
+        self.guard = self._locator.guard
+        """Keys that scripts name besides their own, where they must not end in the middle."""
         self.lost: Callable[[], None] = _nothing
         """Called whenever the connection has ended."""
         self._timeout_s = timeout_s

@@ -160,7 +160,7 @@ class LocalGate:
             rank=pool.rank,
             held=[
                 (held.note.lane, held.note.engine, held.ask.kv_tokens)
-                for held in self._shared.held().values()
+                for held in self._shared.occupying()
             ],
         )
 

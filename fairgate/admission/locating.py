@@ -33,9 +33,16 @@ class Locator(Protocol):
     def doubt(self) -> None:
         """The last answer did not serve, or not any more."""
 
+    @property
+    def guard(self) -> tuple[str, ...]:
+        """Keys that scripts name besides their own, so as not to end in the middle; see
+        :class:`ClusterNode`."""
+
 
 class FixedServer:
     """The one server that there is."""
+
+    guard: tuple[str, ...] = ()
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -49,6 +56,8 @@ class FixedServer:
 
 class SentinelMaster:
     """Whom the Sentinels call the master; they are asked before every connection."""
+
+    guard: tuple[str, ...] = ()
 
     def __init__(self, address: Address) -> None:
         self._address = address
@@ -77,9 +86,15 @@ class SentinelMaster:
 
 
 class ClusterNode:
-    """The master of the slot that all keys of a pool are in."""
+    """The master of the slot that all keys of a pool are in.
+
+    While a slot is moved key by key, its server ends a script in the middle as soon as that touches
+    a key which is not there, moved or not made yet. A script that names one that never is, as
+    ``guard``, is refused (``TRYAGAIN``, ``ASK``) before it begins.
+    """
 
     def __init__(self, address: Address, pool: str) -> None:
+        self.guard: tuple[str, ...] = (f"fg:{{{pool}}}:never",)
         self._address = address
         self._slot = key_slot(f"{{{pool}}}".encode())
         self._nodes = list(address.hosts)

@@ -266,6 +266,15 @@ class Admission:
         """What is granted and not settled, by request id."""
         return self._running
 
+    def occupying(self) -> list[Held]:
+        """What takes up room of the engines as far as this process knows.
+
+        At first that is also what ended since the store does not answer: it may have taken the
+        settlement, and given the place to another replica.
+        """
+        lasts = self._outage.seconds > MISSED_BEATS * self._heartbeat_s
+        return [held for held in self._running.values() if held.served is None or not lasts]
+
     def turn_away(self, why: str) -> None:
         """Fail all that wait with ``StoreError``: they are to ask elsewhere."""
         for waiter in self._waiting.values():

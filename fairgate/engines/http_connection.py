@@ -7,7 +7,10 @@ than all of admission; this one knows a single kind of request, a POST whose bod
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -76,9 +79,12 @@ class Connection(asyncio.Protocol):
         self._transport.resume_reading()
 
     def close(self) -> None:
-        """Give it up: an engine that is still at work on the answer is told by that."""
+        """Give it up: an engine that is still at work on the answer is told by that, now. Its place
+        there may be somebody else's as soon as this returns."""
         answer, self._answer = self._answer, None
-        self._transport.abort()
+        if answer is not None:
+            _hang_up(self._transport)
+        self._transport.abort()  # which happens in a later turn of the loop
         if answer is not None:
             answer.fail(EngineError("closed"))
 
@@ -310,3 +316,14 @@ class HttpAnswer:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+def _hang_up(transport: asyncio.Transport) -> None:
+    # uvloop's stand-in for the socket has a number, and no `shutdown`.
+    with suppress(OSError), socket.socket(fileno=os.dup(_descriptor(transport))) as line:
+        line.shutdown(socket.SHUT_RDWR)
+
+
+def _descriptor(transport: asyncio.Transport) -> int:
+    sock: socket.socket | None = transport.get_extra_info("socket")
+    return sock.fileno() if sock is not None else -1

@@ -130,8 +130,10 @@ async def watch(connections: set[Any], head_s: float) -> None:
 def _queued(transport: asyncio.Transport) -> int:
     """Bytes in the system's send buffer that the other side has not acknowledged."""
     sock: socket.socket | None = transport.get_extra_info("socket")
+    descriptor = sock.fileno() if sock is not None else -1
+    if descriptor < 0:
+        return 0  # closed: a connection that was reset keeps its timer
     try:
-        descriptor = sock.fileno() if sock is not None else -1
         return int(struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, b"\0" * 4))[0])
     except OSError:
-        return 0  # closed, or a system that does not tell
+        return 0  # a system that does not tell

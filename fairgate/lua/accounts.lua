@@ -7,6 +7,7 @@
 --   waiting  requests in line            flight   requests in line or granted
 --   window   index of the current minute; rc, rp requests and tc, tp tokens in it and the one before
 --   day, du  UTC day and tokens charged in it
+--   daily    they are limited, so it is kept until the day ends
 
 local WINDOW_MS = 60000
 fg.DAY_MS = 86400000
@@ -23,20 +24,30 @@ function fg.account(name)
   if a then
     return a
   end
-  local s, b, lifted, ls, ub, waiting, flight, window, rc, rp, tc, tp, day, du = fg.read_record(name)
+  local s, b, lifted, ls, ub, waiting, flight, window, rc, rp, tc, tp, day, du, daily
+    = fg.read_record(name)
   a = s and {
     s = s, b = b, lifted = lifted, ls = ls, ub = ub, waiting = waiting, flight = flight,
-    window = window, rc = rc, rp = rp, tc = tc, tp = tp, day = day, du = du,
+    window = window, rc = rc, rp = rp, tc = tc, tp = tp, day = day, du = du, daily = daily,
   } or fg.new_account()
   fg.accounts[name] = a
   return a
 end
 
+function fg.note_limits(a, limits)
+  a.daily = a.daily or limits and limits.daily_tokens ~= nil
+end
+
+local function ttl_ms(a)
+  local ttl = fg.settings.state_ttl_ms
+  return a.daily and math.max(ttl, math.ceil((a.day + 1) * fg.DAY_MS - fg.now)) or ttl
+end
+
 function fg.save_accounts()
   for name, a in pairs(fg.accounts) do
     if a.dirty then
-      fg.write_record(name, fg.settings.state_ttl_ms, a.s, a.b, a.lifted, a.ls, a.ub, a.waiting,
-        a.flight, a.window, a.rc, a.rp, a.tc, a.tp, a.day, a.du)
+      fg.write_record(name, ttl_ms(a), a.s, a.b, a.lifted, a.ls, a.ub, a.waiting, a.flight,
+        a.window, a.rc, a.rp, a.tc, a.tp, a.day, a.du, a.daily)
     end
   end
 end

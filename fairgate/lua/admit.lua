@@ -46,6 +46,8 @@ if known and known.state == 'granted' then
   return {answer_granted(known)}
 elseif known and known.state == 'waiting' then
   return {answer_queued(known)}
+elseif known then -- granted while its gateway stood still, and swept: nobody used that lease
+  fg.finish(known, 0, 0, true, now)
 end
 
 local grants = {}
@@ -67,6 +69,7 @@ local scopes = {} -- those that have limits
 local function add_scope(name, limits, limited)
   if limits then
     fg.roll(limited, now)
+    fg.note_limits(limited, limits)
     table.insert(scopes, {name = name, limits = limits, account = limited})
   end
 end

@@ -41,6 +41,8 @@ r.cost = price_1_cost * r.price
 r.expected = fg.expected_cost(r)
 
 local t, u = fg.tenant_account(r), fg.user_account(r)
+fg.note_limits(t, tenant_limits)
+fg.note_limits(u, user_limits)
 fg.count(t, 1, r.tokens, now)
 fg.count(u, 1, r.tokens, now)
 if r.has_app_limits then

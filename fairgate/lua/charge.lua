@@ -27,6 +27,7 @@ r.expected = fg.expected_cost(r)
 local function count(a)
   fg.count(a, recent_requests, recent_tokens, now)
   a.du = a.du + tokens - recent_tokens
+  a.daily = true -- as it may be
 end
 
 count(fg.tenant_account(r))

@@ -21,12 +21,15 @@ function fg.key(kind, name)
 end
 
 -- Milliseconds since the epoch by the server's clock; `override` serves the virtual-time simulator.
+-- It stays as `fg.now`.
 function fg.clock(override)
   if override ~= '' then
-    return tonumber(override)
+    fg.now = tonumber(override)
+  else
+    local t = redis.call('TIME')
+    fg.now = t[1] * 1000 + t[2] / 1000
   end
-  local t = redis.call('TIME')
-  return t[1] * 1000 + t[2] / 1000
+  return fg.now
 end
 
 -- Records: most of what the pool knows of one thing is one string, read once and written once per
@@ -74,9 +77,9 @@ end
 
 -- Fills `fg.settings`: the policy, which is a record that `renew` writes as `rules`, the base of the
 -- tenants' counters, the counter of whom was served last, whether the pool is `quiet` (see
--- recovery.lua), and when the first lease `expires` if nobody renews. False when the store does not know the pool (never configured, restarted empty, or
--- of another version: the next `renew` writes it). `gateway`: also whether that one is a member, since
--- when it is `joined`; see `gateway_lives`.
+-- recovery.lua), and when the first lease `expires` if nobody renews. False when the store does not
+-- know the pool (never configured, restarted empty, or of another version: the next `renew` writes
+-- it). `gateway`: also whether that one is a member, since when it is `joined`; see `gateway_lives`.
 function fg.load_settings(gateway)
   local values = redis.call('HMGET', KEYS[1], 'rules', 'base', 'last_served', 'quiet',
     'expires', 'joined:' .. (gateway or ''))

@@ -121,7 +121,7 @@ end
 -- Whether the store has all of it already, and counts its free sequences by it.
 local function is_told(known, e, limit)
   if known.up ~= e.up or known.limit ~= limit or known.max_seqs ~= e.max_seqs
-      or known.max_kv ~= e.max_kv or quiet_ms > 0 then
+      or known.max_kv ~= e.max_kv then
     return false
   end
   local free = free_score(e.lane, e.name)
@@ -140,7 +140,7 @@ local function report(e)
   local limit, adapted_at = adapt(known, e)
   reported[e_key] = known
   if is_told(known, e, limit) then
-    if known.seen < now - BEAT / 2 then
+    if known.seen < now - lease_ms / 10 then
       redis.call('HSET', e_key, 'seen', now)
     end
     return

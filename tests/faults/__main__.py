@@ -6,7 +6,7 @@ import asyncio
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import msgspec
 import typer
@@ -16,9 +16,10 @@ from tests.bench.machine import describe
 from tests.bench.parts.processes import allow_open_files
 from tests.faults.faults import Fault
 from tests.faults.measure import Figures, Round
+from tests.faults.promises import legend
 from tests.faults.report import details, table
 from tests.faults.rows import FAULTS
-from tests.faults.site import Plan, site
+from tests.faults.site import Plan, StoreKind, site
 
 
 def main(
@@ -38,7 +39,8 @@ def main(
     """Exit status 1 where a request was lost, granted twice, or something leaked.
 
     Real processes on the loopback: a Valkey server, simulated engines, gateways, and clients that
-    keep requests in flight. Two rounds of all faults take about fifteen minutes.
+    keep requests in flight. Two rounds of all faults take about fifteen minutes. Beneath the table
+    stands what is promised to users, and which row or test shows it.
     """
     chosen = _chosen(only)
     if names:
@@ -52,6 +54,9 @@ def main(
     report = {"machine": describe(), "plan": plan, "faults": figures}
     json.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
     typer.echo(plain_table(table(figures)))
+    typer.echo("what they show, and what tests do (SECURITY.md names its own):")
+    for line in legend():
+        typer.echo(line)
     for line in details(figures):
         typer.echo(line)
     if not all(row.good for row in figures):
@@ -59,25 +64,25 @@ def main(
 
 
 async def _measure(chosen: Sequence[Fault], rounds: int, plan: Plan, folder: Path) -> list[Figures]:
-    """Those that need no proxy first; a site that something went wrong on is not used again."""
+    """Those of one kind of store together; a site where something went wrong is not used again."""
     figures = [Figures(fault=fault.name, shows=fault.shows) for fault in chosen]
     left = [
         (fault, row)
-        for proxied in (False, True)
+        for kind in get_args(StoreKind)
         for fault, row in zip(chosen, figures, strict=True)
         for _ in range(rounds)
-        if fault.proxied == proxied
+        if fault.store == kind
     ]
     number = 0
     while left:
         number += 1
-        proxied = left[0][0].proxied
-        its_plan = msgspec.structs.replace(plan, proxied=proxied, seed=number)
+        kind = left[0][0].store
+        its_plan = msgspec.structs.replace(plan, store=kind, seed=number)
         async with site(folder / str(number), its_plan) as it:
             measured = Round(it)
             await measured.warm_up()
             fit = True
-            while fit and left and left[0][0].proxied == proxied:
+            while fit and left and left[0][0].store == kind:
                 fault, row = left.pop(0)
                 typer.echo(f"{fault.name} …", err=True)
                 fit = await measured.of(fault, row)

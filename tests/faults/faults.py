@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
-from tests.faults.site import Site
+from tests.faults.site import Site, StoreKind
 
 
 @dataclass(slots=True)
@@ -29,8 +29,8 @@ class Fault:
     shows: str
     lasts_s: float
     inject: Callable[[Site], AbstractAsyncContextManager[Harm]]
-    proxied: bool = False
-    """Needs the proxy before the store."""
+    store: StoreKind = "plain"
+    """What it needs; those that need a plain one also go with the proxy before it."""
 
 
 Inject = Callable[[Site], AbstractAsyncContextManager[Harm]]
@@ -43,12 +43,12 @@ class Registry:
         self.faults: list[Fault] = []
 
     def add(
-        self, name: str, shows: str, *, lasts_s: float, proxied: bool = False
+        self, name: str, shows: str, *, lasts_s: float, store: StoreKind = "plain"
     ) -> Callable[[Inject], Inject]:
         """Decorates a fault's context manager."""
 
         def keep(inject: Inject) -> Inject:
-            self.faults.append(Fault(name, shows, lasts_s, inject, proxied))
+            self.faults.append(Fault(name, shows, lasts_s, inject, store))
             return inject
 
         return keep

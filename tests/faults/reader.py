@@ -1,7 +1,7 @@
 """``python -m tests.faults.reader URL POOL FILE``: looks at the ledger again and again.
 
 Each line of FILE is one contradiction that it saw, as JSON; the last one, written on SIGTERM, says
-how often it looked, and which requests were swept with their gateway and never settled.
+how often it looked.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from tests.faults.ledger import Look, look, over_capacity, violations
 _EVERY_S = 0.25
 _OVER_S = 2.0
 """More leases than sequences for so long count: settlements that were owed are taken by then."""
-_SWEPT_S = 590.0  # a record of a swept request that goes sooner was settled
 
 
 class Reader:
@@ -33,30 +32,20 @@ class Reader:
         self.looks = 0
         self.contradictions = 0
         self._over: dict[str, float] = {}  # since when
-        self._swept: dict[str, tuple[float, str, float]] = {}  # since when, tenant, tokens
 
     def see(self, seen: Look) -> list[str]:
         """Take one look in; the contradictions in it."""
         self.looks += 1
         now = time.monotonic()
-        there = {r.id: r for r in seen.requests if r.state == "swept"}
-        for name in [n for n, (at, *_) in self._swept.items() if now < at + _SWEPT_S]:
-            if name not in there:
-                del self._swept[name]
-        for name, r in there.items():
-            self._swept.setdefault(name, (now, r.tenant, r.tokens))
         over = over_capacity(seen)
         self._over = {wrong: self._over.get(wrong, now) for wrong in over}
         found = violations(seen) + [w for w, since in self._over.items() if now > since + _OVER_S]
         self.contradictions += bool(found)
         return found
 
-    def summary(self) -> dict[str, object]:
+    def summary(self) -> dict[str, int]:
         """For the last line."""
-        swept: dict[str, float] = {}
-        for _, tenant, tokens in self._swept.values():
-            swept[tenant] = swept.get(tenant, 0) + tokens
-        return {"looks": self.looks, "contradictions": self.contradictions, "swept_tokens": swept}
+        return {"looks": self.looks, "contradictions": self.contradictions}
 
 
 async def main(url: str, pool: str, file: Path) -> None:

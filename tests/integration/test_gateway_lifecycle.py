@@ -7,6 +7,7 @@ import json
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,15 @@ from support.gateway import (
     running,
     tenant,
 )
+from support.store import Store
 
 from fairgate.engines.process import free_port
 
 CHAT = "/v1/chat/completions"
+COUNTED_ONCE = (
+    "each replica starts engines of its own, and the pool counts them as one; start them apart"
+    " and name them as type http"
+)
 
 
 @pytest.fixture(scope="module")
@@ -167,10 +173,22 @@ def alive(pids: set[int]) -> set[int]:
     return {pid for pid in pids if family_of(pid)}
 
 
-def spawning() -> dict[str, Any]:
-    """A gateway that starts everything by itself: the store and an engine."""
+def spawning(store: str = "embedded") -> dict[str, Any]:
+    """A gateway that starts everything by itself: an engine and, unless told, the store."""
     spawned = {"type": "simulated", "max_num_seqs": 4, "speed": 2}
-    return config({"small": {"model": MODEL, "engines": [spawned]}})
+    return config({"small": {"model": MODEL, "engines": [spawned]}}, store=store)
+
+
+def test_replicas_that_start_the_same_engine_are_told_that_it_counts_once(tmp_path):
+    with Store(tmp_path / "store") as store:
+        settings = spawning(store.url)
+        with (
+            gateway(tmp_path / "a", settings) as first,
+            gateway(tmp_path / "b", settings) as second,
+        ):
+            assert not first.logs(COUNTED_ONCE)
+            (said,) = second.logs(COUNTED_ONCE)
+            assert (said["pool"], said["lanes"], said["replicas"]) == (POOL, ["small"], 2)
 
 
 async def begins_to_stream(http: aiohttp.ClientSession, gate: Gateway) -> Any:
@@ -220,6 +238,33 @@ async def test_a_drain_refuses_what_comes_on_an_open_connection(tmp_path, slow, 
 def listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+async def test_a_drain_that_comes_before_it_was_ready_ends_well(tmp_path, slow, http):
+    """One lane serves, the other has no engine until the drain has begun."""
+    port = free_port()
+    lanes = {
+        "small": lane(slow.url),
+        "late": lane(f"http://127.0.0.1:{port}", model="Late-7B"),
+    }
+    with gateway(tmp_path, config(lanes), ready=False) as gate:
+        await eventually(partial(serves, http, gate))
+        stream = await streaming(http, gate, slow, 300)
+        gate.send(signal.SIGTERM)
+        await eventually(lambda: not listens(gate.port))
+        async with fake_engine(port, no_answer):
+            await eventually(lambda: [e for e in gate.logs("engine is up") if e["lane"] == "late"])
+            assert is_whole(await stream, 300)
+        assert gate.wait() == 0, gate.text()[-2000:]
+        assert "ready http" not in gate.text()
+
+
+async def serves(http: aiohttp.ClientSession, gate: Gateway) -> bool:
+    return await status_of(http, gate, "acme") == 200
+
+
+async def no_answer(request: web.Request) -> web.StreamResponse:
+    raise web.HTTPInternalServerError
 
 
 async def test_a_second_signal_does_not_wait(tmp_path, http):

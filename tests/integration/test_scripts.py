@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from support.ledger_driver import LEASE_S, LedgerDriver, limits, rates
+from support.ledger_driver import LEASE_S, PREFIX, LedgerDriver, limits, rates
 
-from fairgate.admission.ledger import Admitted, Denied, Down, Unknown
+from fairgate.admission.ledger import STATE_TTL_S, Admitted, Denied, Down, Unknown
 from fairgate.admission.model import EngineReport
 from fairgate.config import Interactions, Policy, Queue
 
@@ -512,6 +512,25 @@ def test_daily_tokens_bite_always_and_come_back_with_the_day(make: Make) -> None
     assert granted(driver.admit("r4", tenant_limits=daily, tokens=60))
 
 
+def test_a_daily_quota_outlives_an_idle_day(make: Make) -> None:
+    driver = make(engines=(EngineReport("small", "e0", True, 9),))
+    idle_s, until_midnight_s = STATE_TTL_S, 86400 - driver.now % 86400
+    driver.now += until_midnight_s + 1  # a day begins
+    driver.beat()
+    driver.admit("r1", user="ann", tenant_limits=limits(daily_tokens=100), tokens=60)
+    driver.admit("r2", "globex", user_limits=limits(daily_tokens=100), tokens=60)
+    for request_id in ("r1", "r2"):
+        driver.settle(request_id)
+    for kind, name in (("tenant", "acme"), ("user", "globex:u")):
+        assert driver.client.pttl(f"{PREFIX}{kind}:{name}") > (86400 - 10) * 1000
+    for kind, name in (("user", "acme:ann"), ("tenant", "globex")):
+        assert 0 < driver.client.pttl(f"{PREFIX}{kind}:{name}") <= idle_s * 1000
+    driver.now += 86400 - 60  # the day ends soon: as long as any other
+    driver.beat()
+    driver.admit("r3", tenant_limits=limits(daily_tokens=100), tokens=10)
+    assert driver.client.pttl(f"{PREFIX}tenant:acme") > (idle_s - 10) * 1000
+
+
 def test_concurrency_counts_waiting_requests_and_is_freed(make: Make) -> None:
     driver = make(engines=ONE)
     two = limits(concurrency=2)
@@ -595,6 +614,26 @@ def test_a_late_settlement_of_a_swept_lease_corrects_the_charge_only(make: Make)
     assert driver.counter("acme") == pytest.approx(40.0)
     assert driver.record("engine", "small:e0")["seqs"] == "1"
     assert driver.record("tenant", "acme")["flight"] == 0
+
+
+def test_who_was_granted_while_its_gateway_stood_still_pays_once(make: Make) -> None:
+    """The gateway returns, never heard of the grant, and has it line up again."""
+    driver = make(policy=Policy(preset="fcfs"), engines=ONE, gateways=("g0", "g1"))
+    driver.admit("before", "globex")
+    driver.admit("still", gateway="g1", cost=100.0, tokens=60)
+    driver.now += LEASE_S * 0.6
+    driver.beat("g0")
+    driver.settle("before")
+    assert driver.running() == ["still"]
+    driver.now += LEASE_S * 0.6
+    driver.beat("g0")
+    driver.beat("g1")
+    assert driver.record("request", "still")["state"] == "swept"
+    assert granted(driver.admit_again("still"))
+    driver.settle("still", 40.0, gateway="g1", tokens=50)
+    account = driver.record("tenant", "acme")
+    assert (account["s"], account["du"]) == (pytest.approx(40.0), 50)
+    assert driver.record("engine", "small:e0")["seqs"] == "0"
 
 
 def test_a_leaving_gateway_gives_everything_up_at_once(make: Make) -> None:

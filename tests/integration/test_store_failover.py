@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
-from support.clusters import cluster, move_slot, watched
+from support.clusters import announce_move, cluster, move_slot, watched
 from support.gateway import LedgerView, eventually
 from support.replicas import TOKENS, Engine, Load, Replica, started
 
@@ -79,6 +79,22 @@ async def test_a_pool_follows_its_slot_to_another_node(tmp_path, stack):
     await eventually(lambda: load.taken > 20)
     source = site.master_of("main")
     target = next(node for node in site.masters if node is not source)
+    move_slot(source, target, "main", site.masters)
+    await answered(load, target.url)
+    with LedgerView(target.url, wipe=False) as ledger:
+        assert ledger.tokens() == load.served * TOKENS
+
+
+async def test_no_script_ends_in_the_middle_while_a_slot_is_moved_key_by_key(tmp_path, stack):
+    """Until all are moved the pool counts as away."""
+    site = stack.enter_context(cluster(tmp_path))
+    replica = await stack.enter_async_context(Replica(site.url, "g0", Engine(CAPACITY)))
+    load = await stack.enter_async_context(Load([replica], clients=18))
+    await eventually(lambda: load.taken > 20)
+    source = site.master_of("main")
+    target = next(node for node in site.masters if node is not source)
+    announce_move(source, target, "main")
+    await eventually(lambda: load.outcomes["local"] > 10)
     move_slot(source, target, "main", site.masters)
     await answered(load, target.url)
     with LedgerView(target.url, wipe=False) as ledger:

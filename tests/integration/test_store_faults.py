@@ -11,10 +11,13 @@ from unittest.mock import patch
 
 import pytest
 from support.gateway import LedgerView, eventually
-from support.replicas import TOKENS, Engine, Load, started
+from support.replicas import TOKENS, Engine, Load, ask, started
 from support.store import Store
 
+from fairgate.admission.model import Served
+
 CAPACITY = 6
+SERVED = Served(cost=float(TOKENS), tokens=TOKENS, void=False)
 
 Fault = Callable[[Store, Load], Awaitable[None]]
 
@@ -141,3 +144,17 @@ async def test_a_store_that_returns_empty_is_told_what_it_missed(tmp_path, stack
     with LedgerView(store.url, wipe=False) as ledger:
         await settled(ledger, engine)
         assert ledger.tokens() == (load.served - forgotten) * TOKENS
+
+
+async def test_what_ended_while_the_store_is_away_takes_up_no_room(tmp_path, stack):
+    """All capacity was in use when it went."""
+    store = stack.enter_context(Store(tmp_path))
+    (replica,) = await started(stack, store.url, 1, Engine(2))
+    before = [await replica.acquire(ask()) for _ in range(2)]
+    store.kill()
+    for grant in before:
+        replica.settle(grant, SERVED)
+    meanwhile = [await replica.acquire(ask(timeout_s=10.0)) for _ in range(2)]
+    assert [grant.degraded for grant in meanwhile] == ["local", "local"]
+    for grant in meanwhile:
+        await replica.settle(grant, SERVED)

@@ -141,12 +141,19 @@ def cluster(folder: Path, size: int = 3) -> Iterator[Cluster]:
         yield Cluster(masters, replicas)
 
 
-def move_slot(source: Store, target: Store, pool: str, masters: list[Store]) -> None:
-    """Give the slot of ``pool`` to another master, all its keys in one step."""
+def announce_move(source: Store, target: Store, pool: str) -> None:
+    """From now on keys of the slot of ``pool`` may be at either server."""
     slot = redis.crc.key_slot(f"{{{pool}}}".encode())
     with source.client() as old, target.client() as new:
         new.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", _id(old))
         old.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", _id(new))
+
+
+def move_slot(source: Store, target: Store, pool: str, masters: list[Store]) -> None:
+    """Give the slot of ``pool`` to another master, all its keys in one step."""
+    announce_move(source, target, pool)
+    slot = redis.crc.key_slot(f"{{{pool}}}".encode())
+    with source.client() as old, target.client() as new:
         while keys := old.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 10_000):
             moved = ("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
             old.execute_command(*moved)

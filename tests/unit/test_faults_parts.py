@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +20,10 @@ from tests.faults.ledger import (
     over_capacity,
     violations,
 )
+from tests.faults.promises import PROMISES, Promise, shown_by
+from tests.faults.rows import FAULTS
 
+ROOT = Path(__file__).parents[2]
 USAGE = {"prompt_tokens": 10, "completion_tokens": 4, "total_tokens": 14}
 FEWER = {**USAGE, "completion_tokens": 3}
 TEXT = b'data: {"choices": []}\n\n'
@@ -118,3 +123,21 @@ def test_a_quiet_pool_holds_nothing():
     assert held_back(SOUND, {"small:e": 1}) != []
     assert held_back(replace(nothing, free={"small": {}}), {"small:e": 1}) != []
     assert held_back(nothing, {"small:e": 2}) != []
+
+
+@pytest.mark.parametrize("promise", PROMISES, ids=[promise.id for promise in PROMISES])
+def test_each_promise_stands_on_its_page_and_is_shown(promise: Promise) -> None:
+    page = (ROOT / promise.page).read_text().replace("**", "")
+    assert " ".join(promise.words.split()) in " ".join(page.split())
+    assert promise.rows or promise.tests
+    assert set(promise.rows) <= FAULTS.keys()
+    for test in promise.tests:
+        file, _, name = test.partition("::")
+        nodes = ast.walk(ast.parse((ROOT / "tests" / file).read_text()))
+        defined = (ast.FunctionDef, ast.AsyncFunctionDef)
+        assert name in {node.name for node in nodes if isinstance(node, defined)}, test
+
+
+def test_each_row_shows_a_promise() -> None:
+    assert len({promise.id for promise in PROMISES}) == len(PROMISES)
+    assert [name for name in FAULTS if not shown_by(name)] == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from random import Random
 from typing import Any
 
@@ -25,6 +26,7 @@ from fairgate.headers import (
     LimitView,
     duration,
     error_response,
+    length,
     limit_headers,
     request_id,
     retry_after,
@@ -224,6 +226,25 @@ def test_a_full_line_is_no_quota_problem() -> None:
 )
 def test_who_gets_problem_details(accept: bytes, problem: bool) -> None:
     assert wants_problem(accept) is problem
+
+
+@pytest.mark.parametrize(
+    ("declared", "expected"),
+    [
+        (None, None),
+        (b"", None),
+        (b"-1", None),
+        (b"1e3", None),
+        (b"0", 0),
+        (b"000017", 17),
+        (b"0" * 5000 + b"17", 17),
+        (b"9" * 18, 10**18 - 1),
+        (b"1" + b"0" * 18, sys.maxsize),
+        (b"9" * 5000, sys.maxsize),  # Python makes no number of so many digits
+    ],
+)
+def test_what_a_length_says(declared: bytes | None, expected: int | None) -> None:
+    assert length(declared) == expected
 
 
 @given(st.text(), st.text())

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
+import uvloop
 
 from fairgate.engines.http_client import HttpClient
 from fairgate.engines.http_connection import HIGH_WATER_BYTES, MAX_HEAD_BYTES
@@ -225,3 +227,25 @@ async def test_closing_the_client_ends_what_is_under_way() -> None:
         await transport._client.__aexit__()
         with pytest.raises(EngineError):
             await reading
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_an_engine_is_hung_up_on_at_once(run: Callable[[Awaitable[None]], None]) -> None:
+    """Not in a later turn of the loop: its place may be given to the next request before that."""
+
+    async def close_within_an_answer() -> None:
+        loop = asyncio.get_running_loop()
+        async with HttpClient() as http:
+            with socket.create_server(("127.0.0.1", 0)) as server:
+                transport = HttpTransport(http, f"http://127.0.0.1:{server.getsockname()[1]}")
+                asking = asyncio.create_task(transport.post("/v1/x", b"{}", {}))
+                engine, _ = await loop.run_in_executor(None, server.accept)
+            with engine:
+                engine.settimeout(10)
+                await loop.run_in_executor(None, engine.recv, 65536)
+                engine.sendall(OK[:-2])
+                answer = await asking
+                answer.close()
+                assert engine.recv(1) == b""  # the loop stands still meanwhile
+
+    run(close_within_an_answer())

@@ -89,7 +89,11 @@ class _Spoiled:
     async def __call__(self, message: Message) -> None:
         if self._kind == "slow":
             await asyncio.sleep(self._value)
-        if message["type"] == "http.response.body":
+        if message["type"] == "http.response.start" and self._kind == "endless":
+            # By its length it would be complete before it went on.
+            headers = [h for h in message["headers"] if h[0] != b"content-length"]
+            message = {**message, "headers": headers}
+        elif message["type"] == "http.response.body":
             message = await self._spoil(message)
         await self._send(message)
 

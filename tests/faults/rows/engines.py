@@ -106,6 +106,6 @@ for _name, _kind, _share, _shows in (
     ("engine cuts events", "cut-after=2", 0.3, "an error event behind half an event"),
     ("engine speaks no HTTP", "no-http", 0.5, "asked elsewhere"),
     ("engine floods", "flood=20", 0.02, "twenty megabytes for an answer"),
-    ("engine never ends", "endless", 0.05, "[DONE] and no end"),
+    ("engine never ends", "endless", 0.05, "[DONE], or a whole answer, and no end"),
 ):
     engines.add(_name, _shows, lasts_s=4)(_spoiling(_kind, _share))

@@ -40,27 +40,27 @@ async def stopped(site: Site) -> AsyncIterator[Harm]:
         site.store.program.send(signal.SIGCONT)
 
 
-@store.add("store slow", "0.3 s for each reply", lasts_s=4, proxied=True)
+@store.add("store slow", "0.3 s for each reply", lasts_s=4, store="proxied")
 @asynccontextmanager
 async def slow(site: Site) -> AsyncIterator[Harm]:
-    await site.proxy.order("slow 0.3")
+    await _order(site, "slow 0.3")
     try:
         yield Harm()
     finally:
-        await site.proxy.order("pass")
+        await _order(site, "pass")
 
 
 @store.add(
     "store resets mid-pipeline", "replies cut in the middle, again and again",
-    lasts_s=4, proxied=True,
+    lasts_s=4, store="proxied",
 )  # fmt: skip
 @asynccontextmanager
 async def resets(site: Site) -> AsyncIterator[Harm]:
-    await site.proxy.order("cut 3000")
+    await _order(site, "cut 3000")
     try:
         yield Harm()
     finally:
-        await site.proxy.order("pass")
+        await _order(site, "pass")
 
 
 @store.add("store full", "maxmemory reached, nothing evicted", lasts_s=2)
@@ -95,3 +95,20 @@ async def read_only(site: Site) -> AsyncIterator[Harm]:
         yield Harm()
     finally:
         await site.store.run("REPLICAOF", "NO", "ONE")
+
+
+@store.add("store asks for a password", "one that gateways do not have", lasts_s=3)
+@asynccontextmanager
+async def locked(site: Site) -> AsyncIterator[Harm]:
+    async with site.store.client() as client:  # which is let in already
+        await client.config_set("requirepass", "another")
+        await client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        try:
+            yield Harm()
+        finally:
+            await client.config_set("requirepass", "")
+
+
+async def _order(site: Site, order: str) -> None:
+    assert site.proxy is not None, "this fault needs the proxy"
+    await site.proxy.order(order)
