@@ -312,8 +312,11 @@ def _batch(prompt: bytes, n: int, limit: int) -> int:
 
 
 def _more_prompt_bytes(layout: _Layout, fields: Mapping[str, Raw]) -> int:
-    more = (fields.get(name) for name in layout.more_prompt)
-    return sum(prompts.text_bytes(bytes(value)) for value in more if value is not None)
+    total = 0
+    for name in layout.more_prompt:
+        if name in fields:
+            total += prompts.text_bytes(bytes(fields[name]))
+    return total
 
 
 def _with_usage(options: Raw | None) -> dict[str, object]:

@@ -106,7 +106,7 @@ class Forwarder:
         engine = self._engine(ticket)
         timeout_s = self._runtime.config.timeouts.first_byte_s
         try:
-            with Within(timeout_s):
+            with Within(self._runtime.deadlines.of(timeout_s)):
                 return await self._post(scope, ticket, engine)
         except EngineUnreachable as error:
             _blame(ticket, unreachable=True)
