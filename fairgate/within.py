@@ -39,10 +39,13 @@ class Line:
     def _look(self) -> None:
         self._timer = None
         now = self._loop.time()
-        for who, until in list(self._until.items()):
+        over: list[Late] = []
+        for who, until in self._until.items():
             if until > now:
                 self._timer = self._loop.call_later(until - now, self._look)
-                return
+                break
+            over.append(who)
+        for who in over:
             if self._until.pop(who, None) is not None:
                 who.late()
 
