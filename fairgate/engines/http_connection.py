@@ -186,6 +186,10 @@ class HttpAnswer:
         """Its status and headers are known."""
         return self.status != 0
 
+    @property
+    def complete(self) -> bool:
+        return self._complete and not self._parts
+
     async def begun(self) -> None:
         """Wait until :attr:`has_begun`. Raises ``EngineError``."""
         while not self.has_begun:
