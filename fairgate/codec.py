@@ -54,7 +54,7 @@ class _StreamOptions(Struct):
     include_usage: bool | None = None
 
 
-class _Head(Struct):
+class _Head(Struct, gc=False):
     """The small fields of a body, of all routes together."""
 
     model: str | None = None
@@ -101,7 +101,7 @@ _encode = Encoder().encode
 _decode_head = Decoder(_Head).decode
 
 
-class Call(Struct, frozen=True, kw_only=True):
+class Call(Struct, frozen=True, kw_only=True, gc=False):
     """What fairgate knows of a request body. Sizes are bytes of JSON as the client sent it."""
 
     route: Route
@@ -298,8 +298,9 @@ def _out_of_range(fields: Mapping[str, Raw], reason: str) -> NoReturn:
 
 
 def _output_cap(head: _Head) -> int | None:
-    caps = (head.max_tokens, head.max_completion_tokens, head.max_output_tokens)
-    return max((cap for cap in caps if cap is not None), default=None)
+    every = (head.max_tokens, head.max_completion_tokens, head.max_output_tokens)
+    caps = [cap for cap in every if cap is not None]
+    return max(caps) if caps else None
 
 
 def _batch(prompt: bytes, n: int, limit: int) -> int:

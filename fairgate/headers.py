@@ -46,7 +46,7 @@ _UNSAFE = re.compile(rb"[^\x20-\x7e]")
 _encode = Encoder().encode
 
 
-class LimitView(Struct, frozen=True):
+class LimitView(Struct, frozen=True, gc=False):
     """What a client may know of its limits. ``None``: not limited. Resets in seconds from now."""
 
     limit_requests: int | None = None

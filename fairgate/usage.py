@@ -49,7 +49,7 @@ _DELTA = (b'.delta","', b'.delta", "')
 """What marks an event with output (or without), written compact or spaced."""
 
 
-class Usage(Struct, frozen=True):
+class Usage(Struct, frozen=True, gc=False):
     """Tokens of one answer.
 
     Not ``exact``: the engine did not tell (aborted, or it never does); then ``completion_tokens``

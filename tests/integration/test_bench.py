@@ -75,7 +75,9 @@ def test_every_goal_is_told(report: dict[str, Any]) -> None:
     assert [goal["what"] for goal in report["goals"]] == [
         "CPU of gateway / bare proxy", "p50 added by gateway, 1 connection",
         "p99 added by gateway, 1 connection", "CPU added by gateway, 200 KB over 1 KB",
-        "chunks/s per core / bare of gateway, 40", "first chunk added by gateway, 40",
+        "chunks/s per core / bare of gateway, 40",
+        "first chunk added by gateway, at a fixed rate",
+        "first chunk added by gateway, closed loop",
         "CPU added by middleware", "grant latency of gateway, p50", "grant latency of gateway, p99",
         "capacity idle of gateway while somebody waits",
         "store CPU, most / fewest users", "store CPU, most / fewest requests",
