@@ -7,7 +7,7 @@ than all of admission; this one knows a single kind of request, a POST whose bod
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -48,7 +48,6 @@ class Connection(asyncio.Protocol):
         self._answer: HttpAnswer | None = None
         self._parser = HttpResponseParser(self)
         self._head_bytes = 0
-        self._open_ended = True
         self.served = 0
         """Requests that it has carried."""
         self.free_since = 0.0
@@ -98,8 +97,8 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> None:
         answer = self._answer
-        if answer is not None and answer.has_begun and self._open_ended:
-            self._answer = None  # an answer without a length ends with the connection
+        if answer is not None and answer.has_begun and _is_open_ended(answer.headers):
+            self._answer = None
             answer.end()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -123,7 +122,6 @@ class Connection(asyncio.Protocol):
         if self._answer is None:
             raise ValueError("an answer that nobody asked for")
         self._answer.heard = True
-        self._open_ended = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._head_bytes += len(name) + len(value)
@@ -131,8 +129,6 @@ class Connection(asyncio.Protocol):
             raise ValueError(f"more than {MAX_HEAD_BYTES} bytes of headers")
         assert self._answer is not None  # noqa: S101 — see on_message_begin
         self._answer.headers.append((name, value))
-        if name.lower() in (b"content-length", b"transfer-encoding"):
-            self._open_ended = False
 
     def on_headers_complete(self) -> None:
         assert self._answer is not None  # noqa: S101 — see on_message_begin
@@ -156,6 +152,12 @@ class Connection(asyncio.Protocol):
             self._freed(self)
         else:
             self._transport.close()
+
+
+def _is_open_ended(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """An answer without a length ends with the connection."""
+    names = {name.lower() for name, _ in headers}
+    return names.isdisjoint((b"content-length", b"transfer-encoding"))
 
 
 class HttpAnswer:

@@ -7,7 +7,7 @@ its body, and starts a timer after each request, for the case that no other foll
 from __future__ import annotations
 
 import asyncio
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 from urllib.parse import unquote
 
@@ -21,13 +21,13 @@ from uvicorn.protocols.http.httptools_impl import (
 from fairgate.within import Deadlines
 
 _CONTROLS = bytes(code for code in range(256) if (code < 0x20 and code != 0x09) or code == 0x7F)
-_LENGTHS = frozenset((b"content-length", b"transfer-encoding"))
 _NO_BODY = frozenset((204, 304))
 
 
 class Cycle(RequestResponseCycle):
     """Writes the head of an answer with what follows it, or at the end of the event loop's turn:
-    each write is a system call that wakes the client."""
+    each write is a system call that wakes the client. Takes names of headers in lower case, as ASGI
+    has them."""
 
     _head = b""
 
@@ -47,15 +47,12 @@ class Cycle(RequestResponseCycle):
     def _begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self.response_started = True
         self.waiting_for_100_continue = False
-        lines = [STATUS_LINE[status]]
-        for sent, value in headers:
-            name = sent.lower()
-            if name == b"connection":
-                self.keep_alive = self.keep_alive and b"close" not in value.lower()
-                continue
-            if name in _LENGTHS:
-                self._measure(name, value)
-            lines.append(b"%b: %b\r\n" % (name, value))
+        fields = dict(headers)
+        if (connection := fields.get(b"connection")) is not None:
+            self.keep_alive = self.keep_alive and b"close" not in connection.lower()
+            headers = [header for header in headers if header[0] != b"connection"]
+        self._measure(fields)
+        lines = [STATUS_LINE[status], *[b"%b: %b\r\n" % (name, value) for name, value in headers]]
         if not self.keep_alive:
             lines.append(b"connection: close\r\n")
         if self.chunked_encoding is None and not self._has_no_body(status):
@@ -67,14 +64,13 @@ class Cycle(RequestResponseCycle):
         self._head = head + b"\r\n"
         asyncio.get_running_loop().call_soon(self._write_head)
 
-    def _measure(self, name: bytes, value: bytes) -> None:
-        """Take up what a header says of where the body ends."""
-        if name == b"content-length" and self.chunked_encoding is None:
-            self.expected_content_length = int(value)
-            self.chunked_encoding = False
-        elif name == b"transfer-encoding" and value.lower() == b"chunked":
-            self.expected_content_length = 0
+    def _measure(self, fields: Mapping[bytes, bytes]) -> None:
+        """Take up where the body ends, as far as the app's headers say."""
+        if fields.get(b"transfer-encoding", b"").lower() == b"chunked":
             self.chunked_encoding = True
+        elif (length := fields.get(b"content-length")) is not None:
+            self.expected_content_length = int(length)
+            self.chunked_encoding = False
 
     def _has_no_body(self, status: int) -> bool:
         return self.scope["method"] == "HEAD" or status in _NO_BODY

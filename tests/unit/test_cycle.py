@@ -62,7 +62,7 @@ async def asked(*messages: Message, head: bytes = b"GET / HTTP/1.1\r\n", times: 
 
 
 async def test_an_answer_with_a_length() -> None:
-    sent = await asked(start((b"Content-Length", b"2"), (b"x-a", b"b\tc")), body(b"ok"))
+    sent = await asked(start((b"content-length", b"2"), (b"x-a", b"b\tc")), body(b"ok"))
     assert sent == (
         b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nx-a: b\tc\r\nconnection: close\r\n\r\nok"
     )
