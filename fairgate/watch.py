@@ -66,8 +66,7 @@ class Watch:
             passed = self._body(chunk, more)
             if more and not passed:
                 return
-            if passed is not chunk:
-                message = {"type": kind, "body": passed, "more_body": more}
+            message = {"type": kind, "body": passed, "more_body": more}
         elif kind in _FILES:
             self._file(message)
         try:
