@@ -39,7 +39,7 @@ class AppProfile(Struct, frozen=True):
     """``Call.prompt_bytes`` per prompt token."""
 
 
-class Estimate(Struct, frozen=True):
+class Estimate(Struct, frozen=True, gc=False):
     """What a request is expected to take, charged and reserved at admission."""
 
     prompt_tokens: int

@@ -54,7 +54,7 @@ class _StreamOptions(Struct):
     include_usage: bool | None = None
 
 
-class _Head(Struct):
+class _Head(Struct, gc=False):
     """The small fields of a body, of all routes together."""
 
     model: str | None = None
@@ -101,7 +101,7 @@ _encode = Encoder().encode
 _decode_head = Decoder(_Head).decode
 
 
-class Call(Struct, frozen=True, kw_only=True):
+class Call(Struct, frozen=True, kw_only=True, gc=False):
     """What fairgate knows of a request body. Sizes are bytes of JSON as the client sent it."""
 
     route: Route
@@ -298,8 +298,9 @@ def _out_of_range(fields: Mapping[str, Raw], reason: str) -> NoReturn:
 
 
 def _output_cap(head: _Head) -> int | None:
-    caps = (head.max_tokens, head.max_completion_tokens, head.max_output_tokens)
-    return max((cap for cap in caps if cap is not None), default=None)
+    every = (head.max_tokens, head.max_completion_tokens, head.max_output_tokens)
+    caps = [cap for cap in every if cap is not None]
+    return max(caps) if caps else None
 
 
 def _batch(prompt: bytes, n: int, limit: int) -> int:
@@ -312,8 +313,11 @@ def _batch(prompt: bytes, n: int, limit: int) -> int:
 
 
 def _more_prompt_bytes(layout: _Layout, fields: Mapping[str, Raw]) -> int:
-    more = (fields.get(name) for name in layout.more_prompt)
-    return sum(prompts.text_bytes(bytes(value)) for value in more if value is not None)
+    total = 0
+    for name in layout.more_prompt:
+        if name in fields:
+            total += prompts.text_bytes(bytes(fields[name]))
+    return total
 
 
 def _with_usage(options: Raw | None) -> dict[str, object]:

@@ -55,7 +55,7 @@ class Exchange:
         self.runtime = runtime
         self.route = route
         self.scope = scope
-        self.inbox = Inbox(receive)
+        self.inbox = Inbox(receive, runtime.deadlines)
         self.client_send = send
         fields = dict(scope["headers"])
         self.request_id = headers.request_id(fields.get(headers.REQUEST_ID))

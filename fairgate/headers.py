@@ -48,7 +48,7 @@ _UNSAFE = re.compile(rb"[^\x20-\x7e]")
 _encode = Encoder().encode
 
 
-class LimitView(Struct, frozen=True):
+class LimitView(Struct, frozen=True, gc=False):
     """What a client may know of its limits. ``None``: not limited. Resets in seconds from now."""
 
     limit_requests: int | None = None
@@ -93,11 +93,14 @@ def route_headers(
     headers = [(REQUEST_ID, _safe(request_id))]
     if queue_s is not None:
         headers.append((b"x-fairgate-queue-ms", b"%d" % max(round(queue_s * 1000), 0)))
-    if lane:
-        headers.append((b"x-fairgate-lane", _safe(lane)))
-    if engine:
-        headers.append((b"x-fairgate-engine", _safe(engine)))
+    headers += _place(lane, engine)
     return headers
+
+
+@lru_cache(maxsize=4096)
+def _place(lane: str, engine: str) -> tuple[Header, ...]:
+    told = ((b"x-fairgate-lane", lane), (b"x-fairgate-engine", engine))
+    return tuple((name, _safe(value)) for name, value in told if value)
 
 
 def choice_headers(samples: int, score: float | None, escalated_from: str = "") -> list[Header]:
@@ -113,22 +116,27 @@ def choice_headers(samples: int, score: float | None, escalated_from: str = "") 
 def limit_headers(view: LimitView) -> list[Header]:
     """Both families of quota headers; nothing for a client without limits."""
     headers = list(_policy(view.limit_requests, view.limit_tokens, view.window_s))
-    states = []
+    state = b""
     if (limit := view.limit_requests) is not None:
-        left = min(max(view.remaining_requests, 0), limit)
-        reset_s = view.reset_requests_s
+        left = _left(view.remaining_requests, limit)
+        reset_ms = _millis(view.reset_requests_s)
         headers.append((b"x-ratelimit-remaining-requests", b"%d" % left))
-        headers.append((b"x-ratelimit-reset-requests", duration(reset_s).encode()))
-        states.append(b'"requests";r=%d;t=%d' % (_sf_integer(left), math.ceil(max(reset_s, 0))))
+        headers.append((b"x-ratelimit-reset-requests", _duration(reset_ms)))
+        state = b'"requests";r=%d;t=%d' % (_sf_integer(left), -(-reset_ms // 1000))
     if (limit := view.limit_tokens) is not None:
-        left = min(max(view.remaining_tokens, 0), limit)
-        reset_s = view.reset_tokens_s
+        left = _left(view.remaining_tokens, limit)
+        reset_ms = _millis(view.reset_tokens_s)
         headers.append((b"x-ratelimit-remaining-tokens", b"%d" % left))
-        headers.append((b"x-ratelimit-reset-tokens", duration(reset_s).encode()))
-        states.append(b'"tokens";r=%d;t=%d' % (_sf_integer(left), math.ceil(max(reset_s, 0))))
-    if states:
-        headers.append((b"ratelimit", b", ".join(states)))
+        headers.append((b"x-ratelimit-reset-tokens", _duration(reset_ms)))
+        tokens = b'"tokens";r=%d;t=%d' % (_sf_integer(left), -(-reset_ms // 1000))
+        state = b"%b, %b" % (state, tokens) if state else tokens
+    if state:
+        headers.append((b"ratelimit", state))
     return headers
+
+
+def _left(remaining: int, limit: int) -> int:
+    return limit if remaining > limit else remaining if remaining > 0 else 0
 
 
 @lru_cache(maxsize=4096)
@@ -150,15 +158,25 @@ def _sf_integer(value: int) -> int:
 
 def duration(seconds: float) -> str:
     """OpenAI's (Go's) notation, rounded up to a millisecond: ``12ms``, ``8.64s``, ``6m0s``."""
-    millis = max(math.ceil(round(seconds * 1000, 3)), 0)
+    return _duration(_millis(seconds)).decode()
+
+
+def _millis(seconds: float) -> int:
+    """Rounded up, but for what is no more than the noise of a float."""
+    millis = math.ceil(seconds * 1000 - 0.0005)
+    return millis if millis > 0 else 0
+
+
+def _duration(millis: int) -> bytes:
     if 0 < millis < 1000:
-        return f"{millis}ms"
-    minutes, millis = divmod(millis, 60_000)
+        return b"%dms" % millis
+    seconds, millis = divmod(millis, 1000)
+    minutes, seconds = divmod(seconds, 60)
+    text = (b"%d.%03d" % (seconds, millis)).rstrip(b"0") if millis else b"%d" % seconds
+    if not minutes:
+        return text + b"s"
     hours, minutes = divmod(minutes, 60)
-    text = f"{millis / 1000:g}s"
-    if hours or minutes:
-        text = f"{minutes}m{text}"
-    return f"{hours}h{text}" if hours else text
+    return b"%dh%dm%bs" % (hours, minutes, text) if hours else b"%dm%bs" % (minutes, text)
 
 
 def retry_after(seconds: float, rng: Random) -> int:

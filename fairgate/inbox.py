@@ -13,7 +13,7 @@ from types import TracebackType
 from starlette.types import Message, Receive
 
 from fairgate.errors import BadRequest, BodyTooLarge
-from fairgate.within import Within, was_the_only_cause
+from fairgate.within import Deadlines, Within, was_the_only_cause
 
 _SOON_S = 0.05
 _DROPPED_BYTES = 1 << 20
@@ -30,12 +30,12 @@ class Inbox:
     As a context manager it guards a block against the client's leaving.
     """
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, deadlines: Deadlines) -> None:
         self._receive = receive
+        self._deadlines = deadlines
         self._listener: asyncio.Task[Message] | None = None
         self._replay: bytes | None = None
         self._guarded: asyncio.Task[object] | None = None
-        self._soon: asyncio.TimerHandle
         self._gone = False
 
     @property
@@ -56,7 +56,7 @@ class Inbox:
         if declared is not None and declared > limit:
             raise _too_large(limit)
         try:
-            with Within(timeout_s):
+            with Within(self._deadlines.of(timeout_s)):
                 return await self._collect(limit)
         except TimeoutError:
             message = f"the body did not arrive within {timeout_s:g} s"
@@ -83,7 +83,7 @@ class Inbox:
         """Read on a little: a client that is still sending may never see an answer that comes with
         the end of the connection (RFC 9112, section 9.6)."""
         left = _DROPPED_BYTES
-        with suppress(TimeoutError), Within(_DROPPING_S):
+        with suppress(TimeoutError), Within(self._deadlines.of(_DROPPING_S)):
             while left > 0:
                 message = await self._receive()
                 left -= len(message.get("body", b""))
@@ -128,9 +128,8 @@ class Inbox:
         """
         if self._gone:
             raise ClientGone
-        loop = asyncio.get_running_loop()
-        self._guarded = asyncio.current_task(loop)
-        self._soon = loop.call_later(_SOON_S, self._listen)
+        self._guarded = asyncio.current_task()
+        self._deadlines.of(_SOON_S).start(self)
 
     def __exit__(
         self,
@@ -139,9 +138,13 @@ class Inbox:
         at: TracebackType | None,
     ) -> None:
         task, self._guarded = self._guarded, None
-        self._soon.cancel()
+        self._deadlines.of(_SOON_S).stop(self)
         if kind is asyncio.CancelledError and self._gone and was_the_only_cause(task):
             raise ClientGone from None
+
+    def late(self) -> None:
+        """The block lasts."""
+        self._listen()
 
     def close(self) -> None:
         """Stop listening. The request is over."""

@@ -33,7 +33,7 @@ _ONE_UNIT = RouteCost(per_request=1.0)
 log = structlog.get_logger("fairgate.metering")
 
 
-class Measured(Struct, frozen=True):
+class Measured(Struct, frozen=True, gc=False):
     """What is known of a request on a route without tokens; a cost function gets it twice.
 
     At admission with ``ended`` false and nothing of the answer, for the cost to expect; at the end
@@ -56,7 +56,7 @@ Cost = Callable[[Measured], float]
 """Units that a request costs, 0 or more."""
 
 
-class Observed(Struct, frozen=True):
+class Observed(Struct, frozen=True, gc=False):
     """How a request went that was granted capacity."""
 
     lane: str

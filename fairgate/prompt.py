@@ -64,6 +64,8 @@ def system_bytes(data: bytes) -> int:
     """Bytes of the leading system messages in a list of messages, where cheap to know; else 0."""
     if data[:1] != b"[" or len(data) > SYSTEM_SCAN_BYTES:
         return 0
+    if not (b'"system"' in data or b'"developer"' in data):
+        return 0
     try:
         messages = _decode_messages(data)
     except DecodeError:

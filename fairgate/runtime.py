@@ -44,6 +44,7 @@ from fairgate.routing.metrics import RoutingMetrics
 from fairgate.routing.routed import Routed
 from fairgate.telemetry import LogRequest, log_structured
 from fairgate.tracing.setup import Begin, Tracer
+from fairgate.within import Deadlines
 
 EMBEDDED = "embedded"
 
@@ -76,6 +77,8 @@ class Runtime:
         self.routing_metrics = RoutingMetrics(self.metrics.registry)
         self.gateway = gateway or f"gw-{secrets.token_hex(4)}"
         self.draining = False
+        self.deadlines = Deadlines()
+        """Of requests."""
         self.pools: dict[str, Pool] = {}
         self.http: HttpClient
         self.judging: Judging

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from http import HTTPStatus
-
 from fairgate.admission.model import Served
 from fairgate.identity import Principal
 from fairgate.metrics import Metrics
@@ -47,7 +45,7 @@ def tally(
         metrics.unserved(tenant, pool, lane, ticket.expected_service)
     interaction = ticket.principal.interaction or ""
     if interaction or served.continues_as:
-        if status >= HTTPStatus.TOO_MANY_REQUESTS or outcome == "error":
+        if status >= 429 or outcome == "error":
             metrics.call_lost(tenant, interaction)
         elif not served.void:
             metrics.call_served(tenant, interaction, served)

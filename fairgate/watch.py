@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from http import HTTPStatus
 
 from msgspec.structs import replace
 from starlette.types import Message, Scope, Send
@@ -108,7 +107,7 @@ class Watch:
         sent = headers.lowered(message)
         self._headers = answered = dict(sent)
         withheld = {ticket.meter.withheld}
-        if self.status < HTTPStatus.BAD_REQUEST:
+        if self.status < 400:
             kind = answered.get(b"content-type", b"")
             self.scanner = ticket.meter.scanner(kind, hide_usage=ticket.hides_usage)
             self.scanner.checks_events = ticket.from_engine
@@ -141,9 +140,9 @@ class Watch:
         ticket.settle(self._served, self._how_it_ended())
 
     def _how_it_ended(self) -> Status:
-        if self.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        if self.status >= 500:
             return "engine_failed"
-        if self.status >= HTTPStatus.BAD_REQUEST:
+        if self.status >= 400:
             return "refused"
         if self.ended:
             return "ok"
@@ -156,9 +155,9 @@ class Watch:
         a broken-off answer costs its prompt and the tokens that were seen."""
         if not self.status and self.outcome != "client_gone":
             return Served()
-        if self.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        if self.status >= 500:
             return Served()
-        if self.status >= HTTPStatus.BAD_REQUEST:
+        if self.status >= 400:
             return Served(void=False)
         if not self.ended:
             self.scanner.cut()

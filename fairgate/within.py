@@ -1,32 +1,90 @@
-"""A time limit for a block, for a fifth of the price of ``asyncio.timeout``."""
+"""Time limits for blocks of many requests at once, for a tenth of the price of a timer each."""
 
 from __future__ import annotations
 
 import asyncio
 from types import TracebackType
+from typing import Protocol
+
+
+class Late(Protocol):
+    """What has a time limit."""
+
+    def late(self) -> None:
+        """The time is over."""
+
+
+class Line:
+    """Limits of the same length, which therefore end in the order in which they began: one timer
+    of the event loop sees to all of them."""
+
+    __slots__ = ("_loop", "_seconds", "_timer", "_until")
+
+    def __init__(self, seconds: float, loop: asyncio.AbstractEventLoop) -> None:
+        self._seconds = seconds
+        self._loop = loop
+        self._timer: asyncio.TimerHandle | None = None
+        self._until: dict[Late, float] = {}
+
+    def start(self, who: Late) -> None:
+        """Tell ``who`` when the time is over, unless :meth:`stop` comes first."""
+        self._until[who] = self._loop.time() + self._seconds
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._seconds, self._look)
+
+    def stop(self, who: Late) -> None:
+        """``who`` was in time."""
+        self._until.pop(who, None)
+
+    def _look(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        over: list[Late] = []
+        for who, until in self._until.items():
+            if until > now:
+                self._timer = self._loop.call_later(until - now, self._look)
+                break
+            over.append(who)
+        for who in over:
+            if self._until.pop(who, None) is not None:
+                who.late()
+
+
+class Deadlines:
+    """The lines of one event loop, by length."""
+
+    def __init__(self) -> None:
+        self._lines: dict[float, Line] = {}
+
+    def of(self, seconds: float) -> Line:
+        """The line of limits of ``seconds``. There should be few lengths: lines stay."""
+        line = self._lines.get(seconds)
+        if line is None:
+            line = self._lines[seconds] = Line(seconds, asyncio.get_running_loop())
+        return line
 
 
 class Within:
-    """Cancels the block after ``seconds`` and raises ``TimeoutError`` in its place.
+    """Cancels the block when its time is over and raises ``TimeoutError`` in its place.
 
-    For requests' own tasks: the limit is fixed, and ``with`` rather than ``async with``.
+    For requests' own tasks: ``with`` rather than ``async with``.
     """
 
-    __slots__ = ("_late", "_seconds", "_task", "_timer")
+    __slots__ = ("_late", "_line", "_task")
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+    def __init__(self, line: Line) -> None:
+        self._line = line
         self._late = False
+        self._task: asyncio.Task[object] | None = None
 
-    def __enter__(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task(loop)
-        self._timer = loop.call_later(self._seconds, self._ring)
-
-    def _ring(self) -> None:
+    def late(self) -> None:
         self._late = True
         assert self._task is not None  # noqa: S101 — it is awaited in one
         self._task.cancel()
+
+    def __enter__(self) -> None:
+        self._task = asyncio.current_task()
+        self._line.start(self)
 
     def __exit__(
         self,
@@ -34,7 +92,7 @@ class Within:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        self._timer.cancel()
+        self._line.stop(self)
         if kind is asyncio.CancelledError and self._late and was_the_only_cause(self._task):
             raise TimeoutError from error
 

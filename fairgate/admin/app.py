@@ -104,7 +104,7 @@ class AdminApi:
             raise BadRequest(
                 f"content-type: expected application/json, got {kind[:80]!r}", param="content-type"
             )
-        text = await Inbox(request.receive).read_body(
+        text = await Inbox(request.receive, self._runtime.deadlines).read_body(
             limit=_MOST_BYTES, timeout_s=self._runtime.config.timeouts.body_s, declared=None
         )
         try:

@@ -131,6 +131,10 @@ class AsgiAnswer:
     def headers(self) -> Sequence[tuple[bytes, bytes]]:
         return list(self._start.result().get("headers", ()))
 
+    @property
+    def complete(self) -> bool:
+        return self._read
+
     async def read(self) -> bytes:
         parts = []
         while part := await self.part():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import cast
 
@@ -51,7 +51,6 @@ class Connection(asyncio.Protocol):
         self._answer: HttpAnswer | None = None
         self._parser = HttpResponseParser(self)
         self._head_bytes = 0
-        self._open_ended = True
         self.served = 0
         """Requests that it has carried."""
         self.free_since = 0.0
@@ -104,8 +103,8 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> None:
         answer = self._answer
-        if answer is not None and answer.has_begun and self._open_ended:
-            self._answer = None  # an answer without a length ends with the connection
+        if answer is not None and answer.has_begun and _is_open_ended(answer.headers):
+            self._answer = None
             answer.end()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -129,7 +128,6 @@ class Connection(asyncio.Protocol):
         if self._answer is None:
             raise ValueError("an answer that nobody asked for")
         self._answer.heard = True
-        self._open_ended = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._head_bytes += len(name) + len(value)
@@ -137,8 +135,6 @@ class Connection(asyncio.Protocol):
             raise ValueError(f"more than {MAX_HEAD_BYTES} bytes of headers")
         assert self._answer is not None  # noqa: S101 — see on_message_begin
         self._answer.headers.append((name, value))
-        if name.lower() in (b"content-length", b"transfer-encoding"):
-            self._open_ended = False
 
     def on_headers_complete(self) -> None:
         assert self._answer is not None  # noqa: S101 — see on_message_begin
@@ -162,6 +158,12 @@ class Connection(asyncio.Protocol):
             self._freed(self)
         else:
             self._transport.close()
+
+
+def _is_open_ended(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """An answer without a length ends with the connection."""
+    names = {name.lower() for name, _ in headers}
+    return names.isdisjoint((b"content-length", b"transfer-encoding"))
 
 
 class HttpAnswer:
@@ -191,6 +193,10 @@ class HttpAnswer:
     def has_begun(self) -> bool:
         """Its status and headers are known."""
         return self.status != 0
+
+    @property
+    def complete(self) -> bool:
+        return self._complete and not self._parts
 
     async def begun(self) -> None:
         """Wait until :attr:`has_begun`. Raises ``EngineError``."""

@@ -26,13 +26,14 @@ class HttpTransport:
             parts.scheme, parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 80)
         )
         self._base = parts.path.rstrip("/")
-        self._headers = {"Host": parts.netloc.rpartition("@")[2], **(headers or {})}
+        own = {"Host": parts.netloc.rpartition("@")[2], **(headers or {})}
+        self._own = frozenset(name.lower() for name in own)
+        self._own_lines = [f"{name}: {value}" for name, value in own.items()]
 
     async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> HttpAnswer:
         """See :meth:`fairgate.engines.transport.Transport.post`."""
-        head = [f"POST {_quoted(self._base + path)} HTTP/1.1"]
-        own = {name.lower() for name in self._headers}
-        head += [f"{name}: {value}" for name, value in self._headers.items()]
+        own = self._own
+        head = [f"POST {_quoted(self._base + path)} HTTP/1.1", *self._own_lines]
         head += [f"{name}: {value}" for name, value in headers.items() if name.lower() not in own]
         head.append(f"Content-Length: {len(body)}\r\n\r\n")
         text = "\r\n".join(head)

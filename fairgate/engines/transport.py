@@ -17,6 +17,10 @@ class Answer(Protocol):
     def headers(self) -> Sequence[tuple[bytes, bytes]]:
         """As the engine sent them."""
 
+    @property
+    def complete(self) -> bool:
+        """All of it was taken."""
+
     async def read(self) -> bytes:
         """All that is left of it. Raises ``EngineError`` when the engine breaks off."""
 

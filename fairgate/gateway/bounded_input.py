@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from fairgate.gateway.cycle import Cycles
 
 MAX_HEAD_BYTES = 64 * 1024
 """Of a request without its body, give or take what comes in one read."""
@@ -23,8 +23,8 @@ _TOO_LARGE = (
 )
 
 
-class BoundedInput(HttpToolsProtocol):
-    """uvicorn's protocol, on such a connection."""
+class BoundedInput(Cycles):
+    """The protocol of such a connection."""
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)

@@ -16,7 +16,7 @@ import structlog
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from fairgate.gateway.bounded_input import BoundedInput
-from fairgate.gateway.joined_writes import JoinedWrites
+from fairgate.within import Deadlines
 
 _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
@@ -30,9 +30,6 @@ class Connection(BoundedInput):
     _stalled: asyncio.TimerHandle | None = None
     _served: RequestResponseCycle | None = None
     """The request that is answered now; ``cycle`` is the last one that came, of a pipeline."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(JoinedWrites(transport, self.loop))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._go_on()
@@ -77,7 +74,7 @@ class Connection(BoundedInput):
         """
         if self.transport.is_closing():
             return self, self._unsent()
-        if self.timeout_keep_alive_task is not None:
+        if self.is_idle:
             return None
         if self.cycle is not None and not self.cycle.response_complete:
             return None  # a pipeline ends with it
@@ -99,7 +96,7 @@ class Connection(BoundedInput):
 
 def connections_with(send_s: float) -> type[Connection]:
     """The class of connections whose clients may read nothing for ``send_s`` seconds."""
-    return type("Connection", (Connection,), {"send_s": send_s})
+    return type("Connection", (Connection,), {"send_s": send_s, "deadlines": Deadlines()})
 
 
 async def watch(connections: set[Any], head_s: float) -> None:

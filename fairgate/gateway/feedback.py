@@ -48,7 +48,7 @@ class Feedback:
         fields: dict[bytes, bytes] = dict(scope["headers"])
         request_id = headers.request_id(fields.get(headers.REQUEST_ID))
         try:
-            body = await self._take(scope, Inbox(receive))
+            body = await self._take(scope, Inbox(receive, self._runtime.deadlines))
             told = [(b"content-type", b"application/json"), *headers.route_headers(request_id)]
             answer = ErrorResponse(200, told, body)
         except ClientGone:

@@ -7,6 +7,7 @@ from http import HTTPStatus
 import structlog
 from starlette.types import Message, Receive, Scope, Send
 
+from fairgate.admission.model import Grant
 from fairgate.codec import PATHS
 from fairgate.engines.base import Engine
 from fairgate.engines.transport import Answer
@@ -60,14 +61,16 @@ class Forwarder:
             return
         stream = ticket.call.stream
         with ticket.inbox:  # until the client leaves
-            answer, first = await self._open(scope, ticket)
+            answer, part = await self._open(scope, ticket)
             if stream:
-                await _stream(answer, first, ticket, send)
+                part = await _stream(answer, part, ticket, send)
         # Outside the block: the server reports a disconnect as soon as the answer is complete.
-        if not stream:
-            self._runtime.judging.look(ticket, first)
-            await send(_start(answer))
-        await send({"type": "http.response.body", "body": b"" if stream else first})
+        if stream:
+            await _end_stream(answer, part, ticket, send)
+            return
+        self._runtime.judging.look(ticket, part)
+        await send(_start(answer))
+        await send({"type": "http.response.body", "body": part})
 
     async def _serve_planned(self, scope: Scope, ticket: Ticket, plan: Plan, send: Send) -> None:
         with ticket.inbox:
@@ -106,7 +109,7 @@ class Forwarder:
         engine = self._engine(ticket)
         timeout_s = self._runtime.config.timeouts.first_byte_s
         try:
-            with Within(timeout_s):
+            with Within(self._runtime.deadlines.of(timeout_s)):
                 return await self._post(scope, ticket, engine)
         except EngineUnreachable as error:
             _blame(ticket, unreachable=True)
@@ -143,7 +146,7 @@ class Forwarder:
             raise Unavailable(f"the engine answered {answer.status}", code="engine_unavailable")
         if not ticket.call.stream:
             whole = await answer.read()
-            _praise(answer, ticket)
+            _praise(answer, ticket, ticket.grant)
             return whole
         first = await answer.part()
         timeouts = self._runtime.config.timeouts
@@ -151,19 +154,33 @@ class Forwarder:
         return first
 
 
-async def _stream(answer: Answer, first: bytes, ticket: Ticket, send: Send) -> None:
-    """All but the end of the answer. A client that reads slowly slows the engine's sending."""
+async def _stream(answer: Answer, part: bytes, ticket: Ticket, send: Send) -> bytes:
+    """All of the answer but its last part, which is returned. A client that reads slowly slows the
+    engine's sending."""
     try:
         await send(_start(answer))
-        await send({"type": "http.response.body", "body": first, "more_body": True})
-        while chunk := await answer.part():
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        while not answer.complete:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+            part = await answer.part()
     except EngineError as error:
-        _blame(ticket)
-        raise BadGateway(f"the engine broke off ({error})") from error
+        raise _broken_off(ticket, error) from error
     finally:
         answer.close()  # if it is not complete, this is what tells the engine
-    _praise(answer, ticket)
+    return part
+
+
+async def _end_stream(answer: Answer, last: bytes, ticket: Ticket, send: Send) -> None:
+    grant = ticket.grant  # it is given back with the last part
+    try:
+        await send({"type": "http.response.body", "body": last})
+    except EngineError as error:
+        raise _broken_off(ticket, error) from error
+    _praise(answer, ticket, grant)
+
+
+def _broken_off(ticket: Ticket, error: EngineError) -> BadGateway:
+    _blame(ticket)
+    return BadGateway(f"the engine broke off ({error})")
 
 
 def _blame(ticket: Ticket, *, unreachable: bool = False) -> None:
@@ -174,9 +191,9 @@ def _blame(ticket: Ticket, *, unreachable: bool = False) -> None:
         failed(grant.lane, grant.engine, ticket.granted_at or 0.0)
 
 
-def _praise(answer: Answer, ticket: Ticket) -> None:
-    """The granted engine served the request in whole."""
-    grant, monitor = ticket.grant, ticket.pool.monitor
+def _praise(answer: Answer, ticket: Ticket, grant: Grant | None) -> None:
+    """The engine of ``grant`` served the request in whole."""
+    monitor = ticket.pool.monitor
     if monitor.doubted and grant is not None and answer.status < 500:
         monitor.went_well(grant.lane, grant.engine)
 

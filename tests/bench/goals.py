@@ -8,7 +8,7 @@ import msgspec
 
 from loadgen.report import Rows
 from tests.bench.contention.figures import Contention
-from tests.bench.hotpath.cases import ALONE, KB_1, KB_200, SMALL, STREAM_40, STREAM_400
+from tests.bench.hotpath.cases import ALONE, KB_1, KB_200, PACED_40, SMALL, STREAM_40, STREAM_400
 from tests.bench.hotpath.figures import Turns, added, compared
 from tests.bench.hotpath.peers import LITELLM, SMG
 from tests.bench.hotpath.subjects import (
@@ -67,13 +67,19 @@ def _gateway_goals(turns: Turns, gateway: str) -> Iterator[Goal]:
         more = (added(turns[case.name], gateway, BARE, "cpu_us") for case in (KB_200, KB_1))
         more_ms = (next(more) - next(more)) / 1e3
         yield Goal(f"CPU added by {gateway}, 200 KB over 1 KB", more_ms, 0.5, "ms")
+    yield from _stream_goals(turns, gateway)
+
+
+def _stream_goals(turns: Turns, gateway: str) -> Iterator[Goal]:
     for case in (STREAM_40, STREAM_400):
         if streams := turns.get(case.name):
             of = f"{gateway}, {case.chunks}"
             ratio = compared(streams, BARE, gateway, "event_us")
             yield Goal(f"chunks/s per core / bare of {of}", ratio, 0.9, "x", at_least=True)
+    for case, load in ((PACED_40, "at a fixed rate"), (STREAM_40, "closed loop")):
+        if streams := turns.get(case.name):
             first = added(streams, gateway, BARE, "first_ms")
-            yield Goal(f"first chunk added by {of}", first, 0.6, "ms")
+            yield Goal(f"first chunk added by {gateway}, {load}", first, 0.6, "ms")
 
 
 def contention_goals(found: Contention, gateway: str) -> Iterator[Goal]:

@@ -134,19 +134,14 @@ async def test_cancelled_before_the_store_has_answered(gate, ledger):
     assert gate.statistics().running == 0
 
 
-async def test_cancelled_in_the_moment_of_its_grant(gate, ledger, monkeypatch):
+async def test_cancelled_in_the_moment_of_its_grant(gate, ledger):
     held = await gate.acquire(ask())
     waiting = [start(gate.acquire(ask())) for _ in range(2)]
     await in_line(ledger, 2)
-    hand_out = gate._hand_out
-
-    def hand_out_and_cancel(notes: Any) -> None:
-        hand_out(notes)
-        waiting[0].cancel()  # the note is there, the waiter has not run yet
-
-    monkeypatch.setattr(gate, "_hand_out", hand_out_and_cancel)
-    await gate.settle(held.id, USED)
-    monkeypatch.undo()
+    taken = gate.settle(held.id, USED)
+    # Called behind the gate's own: the note is there, the waiter has not run yet.
+    taken.add_done_callback(lambda _: waiting[0].cancel())
+    await taken
     with pytest.raises(asyncio.CancelledError):
         await waiting[0]
     await gate.settle((await waiting[1]).id, USED)

@@ -1,4 +1,4 @@
-"""What is sent: size, number of connections, JSON or stream."""
+"""What is sent: size, number of connections, JSON or stream, at what rate."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ class Case:
     prompt_bytes: int = 550
     chunks: int = 0
     """Of a streamed answer; 0: one JSON."""
+    per_s: float | None = None
+    """Requests sent a second, whatever becomes of them; ``None``: each connection sends the next
+    one when it has its answer."""
     subjects: Group = "proxies"
     """``all``: also apps with and without the middleware."""
 
@@ -35,6 +38,7 @@ ALONE = Case("alone", "the same over 1 connection", connections=1)
 KB_1 = Case("1kb", "JSON, a prompt of 1 KB, 8 connections", connections=8, prompt_bytes=1_000)
 KB_200 = Case("200kb", "the same with 200 KB", connections=8, prompt_bytes=200_000)
 STREAM_40 = Case("stream40", "streams of 40 chunks, 32 connections", chunks=40)
+PACED_40 = Case("paced40", "streams of 40 chunks, 20 begin each second", chunks=40, per_s=20)
 STREAM_400 = Case("stream400", "streams of 400 chunks, 32 connections", chunks=400)
 
 CASES = {
@@ -49,8 +53,9 @@ CASES = {
         KB_200,
         Case("1mb", "the same with 1,000 KB", connections=8, prompt_bytes=1_000_000),
         STREAM_40,
+        PACED_40,
         STREAM_400,
     )
 }
-USUAL = (SMALL, ALONE, KB_1, KB_200, STREAM_40)
+USUAL = (SMALL, ALONE, KB_1, KB_200, STREAM_40, PACED_40)
 """Those of a run that names none."""

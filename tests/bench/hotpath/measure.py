@@ -137,7 +137,10 @@ async def _turn(case: Case, one: _Serving, store: Valkey, seconds: float) -> Tur
     requests = [one.request(case, key) for key in KEYS]
     async with await Fleet.open(one.port, case.connections) as fleet:
         before = one.process.cpu_s(), store.process.cpu_s()
-        timing = await fleet.drive(requests, seconds=seconds)
+        if case.per_s is None:
+            timing = await fleet.drive(requests, seconds=seconds)
+        else:
+            timing = await fleet.pace(requests, seconds=seconds, per_s=case.per_s)
         after = one.process.cpu_s(), store.process.cpu_s()
     return Turn.of(
         timing,

@@ -1,11 +1,12 @@
-"""Sends requests in closed loop, on connections that stay open, and times each answer."""
+"""Sends requests on connections that stay open, in closed loop or at a fixed rate, and times each
+answer."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self, cast
 
 import httptools
@@ -44,12 +45,12 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
 
-    async def ask(self, request: bytes) -> float:
-        """Send it; answers how long the whole answer took, in seconds."""
+    async def ask(self, request: bytes, due: float | None = None) -> float:
+        """Send it; answers in how many seconds the whole answer came, from ``due`` on, if given."""
         self._done = asyncio.get_running_loop().create_future()
         self.first_s = 0.0
         self.events = 0
-        self._began = time.perf_counter()
+        self._began = time.perf_counter() if due is None else due
         self.transport.write(request)
         return await self._done
 
@@ -101,6 +102,37 @@ class Fleet:
     async def __aexit__(self, *_: object) -> None:
         for connection in self._connections:
             connection.transport.close()
+
+    async def pace(self, requests: Sequence[bytes], *, seconds: float, per_s: float) -> Timing:
+        """Send so many a second, in even steps, however long the answers take.
+
+        Request ``i`` is ``requests[i % len(requests)]``. One that finds no free connection waits
+        for it, and its time begins when it was due. Raises as :meth:`drive`.
+        """
+        free: asyncio.Queue[_Connection] = asyncio.Queue()
+        for connection in self._connections:
+            free.put_nowait(connection)
+        timing = Timing()
+        began = time.perf_counter()
+
+        async def send(connection: _Connection, request: bytes, due: float | None) -> int:
+            try:
+                timing.latencies_s.append(await connection.ask(request, due))
+                timing.first_s.append(connection.first_s)
+            finally:
+                free.put_nowait(connection)
+            return connection.events
+
+        sent: list[asyncio.Task[int]] = []
+        for i in range(round(seconds * per_s)):
+            due = began + i / per_s
+            await asyncio.sleep(due - time.perf_counter())
+            in_time = not free.empty()
+            connection = await free.get()
+            asked = send(connection, requests[i % len(requests)], None if in_time else due)
+            sent.append(asyncio.create_task(asked))
+        events = sum(await asyncio.gather(*sent))
+        return replace(timing, seconds=time.perf_counter() - began, events=events)
 
     async def drive(
         self, requests: Sequence[bytes], *, seconds: float, most: int | None = None
