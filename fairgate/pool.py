@@ -16,8 +16,9 @@ from fairgate.admission.ledger import Ledger
 from fairgate.admission.link import Link
 from fairgate.admission.local import LocalGate
 from fairgate.admission.locating import locator_of
+from fairgate.admission.membership import OnFailure
 from fairgate.admission.model import Ask, EngineReport, Grant, LaneStatistics, Served
-from fairgate.admission.queue import Admission, OnFailure
+from fairgate.admission.queue import Admission
 from fairgate.codec import Call
 from fairgate.config import App, Config, Lane
 from fairgate.engines.base import Engine

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import random
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import structlog
 from msgspec.structs import replace
@@ -21,10 +20,9 @@ from fairgate.admission.ledger import (
     Renewed,
     Unknown,
     notes_of,
-    settings_of,
 )
+from fairgate.admission.membership import Membership, OnFailure
 from fairgate.admission.model import Arrears, Ask, EngineReport, Grant, PoolStatistics, Served
-from fairgate.admission.outage import Outage
 from fairgate.admission.places import (
     AdmissionStatistics,
     Elsewhere,
@@ -44,13 +42,9 @@ from fairgate.errors import (
 )
 from fairgate.policy import ResolvedPolicy
 
-MISSED_BEATS = 5
 _RENEWALS = 3
-_AWAY_BEAT_S = 0.5  # at most, between two looks for a store that is away
 _READMITTED = 200  # calls at once, when all line up again
 _PAID_PER_BEAT = 1000  # debts of a long outage must not hold the next beat up
-
-OnFailure = Literal["local", "open", "closed"]
 
 log = structlog.get_logger("fairgate.admission")
 
@@ -63,9 +57,6 @@ class Admission:
     their place until their deadline; the others fail at once, those in line after five missed beats
     (``open``) or one (``local``), and the caller sees to them. All methods belong to one event
     loop.
-
-    Whenever the connection to the store was lost, both sides compare what this gateway holds: what
-    only the store knows of is given back, what only the gateway knows of is told (``adopt.lua``).
     """
 
     def __init__(
@@ -82,29 +73,29 @@ class Admission:
     ) -> None:
         self._ledger = ledger
         self._on_failure = on_failure
-        self._outage = Outage()
-        self._queues = queues
-        self._capacity = capacity
-        self._heartbeat_s = heartbeat_s
-        self._headroom = headroom
-        self._usage_records = usage_records
-        self._settings = settings_of(policy, queues, headroom, usage_records)
         self._waiting: dict[str, Waiter] = {}
         self._running: dict[str, Held] = {}
         self._owed: dict[str, Served] = {}
         self._arrears: dict[str, Arrears] = {}
-        self._background: set[asyncio.Task[None]] = set()
-        self._beat: asyncio.Task[None] | None = None
-        self._renewing: asyncio.Task[None] | None = None
-        self._soon = asyncio.Event()
-        self._membership: tuple[str, str] | None = None
-        self._doubt = True
-        self._since_ms = "-inf"
-        self._renewed_at = 0.0
-        self.pool = PoolStatistics()
+        self._member = Membership(
+            ledger,
+            self,
+            policy=policy,
+            queues=queues,
+            capacity=capacity,
+            heartbeat_s=heartbeat_s,
+            headroom=headroom,
+            on_failure=on_failure,
+            usage_records=usage_records,
+        )
+        self._outage = self._member.outage
         self.elsewhere: Elsewhere | None = None
         """Where requests were admitted while the store was away."""
-        ledger.on_lost(self._connection_lost)
+
+    @property
+    def pool(self) -> PoolStatistics:
+        """The pool as the last heartbeat told."""
+        return self._member.pool
 
     def statistics(self) -> AdmissionStatistics:
         """Requests of this process in line and granted, and settlements still to be taken."""
@@ -136,25 +127,15 @@ class Admission:
     async def start(self) -> None:
         """Join the pool. Raises :class:`StoreError` when the store does not answer, and there is no
         other way (``closed``)."""
-        try:
-            await self._renew()
-        except StoreError as error:
-            if self._on_failure == "closed":
-                raise
-            self._note_away(error)
-        self._beat = asyncio.create_task(self._heartbeat(), name="fairgate-heartbeat")
+        await self._member.start()
 
     async def stop(self) -> None:
         """Leave the pool: what is still waiting is refused, what is still held is given up."""
-        if self._beat is not None:
-            self._beat.cancel()
-            await asyncio.gather(self._beat, return_exceptions=True)
         for waiter in self._waiting.values():
             waiter.fail(Unavailable("the gateway is shutting down"))
-        if self._background:
-            await asyncio.wait(self._background, timeout=MISSED_BEATS * self._heartbeat_s)
+        await self._member.stop()
         try:
-            await self._call_renew(leave=True)
+            await self._member.leave()
         except StoreError as error:
             log.warning("left the pool without telling the store", error=str(error))
 
@@ -163,9 +144,7 @@ class Admission:
     ) -> None:
         """Change the policy of the whole pool, and the lines and headroom of its lanes; effective
         with the heartbeat that goes out now."""
-        self._queues, self._headroom = queues, headroom
-        self._settings = settings_of(policy, queues, headroom, self._usage_records)
-        self.renew_soon()
+        self._member.apply(policy, queues, headroom)
 
     def refuse_keys(self, keys: Collection[str]) -> None:
         """Refuse what waits in line with one of these API keys, by their ids."""
@@ -175,7 +154,11 @@ class Admission:
 
     def renew_soon(self) -> None:
         """Send a heartbeat now: an engine's state changed."""
-        self._soon.set()
+        self._member.renew_soon()
+
+    async def outlast(self) -> bool:
+        """See :meth:`fairgate.admission.membership.Membership.outlast`."""
+        return await self._member.outlast()
 
     # A request
 
@@ -204,7 +187,7 @@ class Admission:
             if waiter.in_line:
                 error.waited_s = loop.time() - began
             else:
-                self._note_away(error)
+                self._member.note_away(error)
             if error.sent:
                 self._withdraw(ask.id)
             raise
@@ -222,7 +205,7 @@ class Admission:
             reply = await self._ledger.admit(ask)
             if not isinstance(reply, Unknown):
                 return reply
-            await self._renew()
+            await self._member.renew()
         raise StoreError("store: it keeps forgetting this gateway")
 
     async def _place(self, reply: Admitted, waiter: Waiter) -> GrantNote:
@@ -256,11 +239,11 @@ class Admission:
         if taken.cancelled() or error is not None:
             self._owed[request_id] = served  # whether it was taken is not known: once more
             if isinstance(error, StoreError):
-                self._note_away(error)
+                self._member.note_away(error)
             return
         self._running.pop(request_id, None)
         self._owed.pop(request_id, None)
-        self._hand_out(notes_of(taken.result()))
+        self.take_up(notes_of(taken.result()))
 
     def held(self) -> Mapping[str, Held]:
         """What is granted and not settled, by request id."""
@@ -272,7 +255,7 @@ class Admission:
         At first that is also what ended since the store does not answer: it may have taken the
         settlement, and given the place to another replica.
         """
-        lasts = self._outage.seconds > MISSED_BEATS * self._heartbeat_s
+        lasts = self._outage.seconds > self._member.lease_s
         return [held for held in self._running.values() if held.served is None or not lasts]
 
     def turn_away(self, why: str) -> None:
@@ -285,11 +268,11 @@ class Admission:
 
         The call goes out behind the admit on the same link, so it finds whatever that one did.
         """
-        self._spawn(self._cancel(request_id))
+        self._member.background.spawn(self._cancel(request_id))
 
     async def _cancel(self, request_id: str) -> None:
         try:
-            self._hand_out(await self._ledger.cancel(request_id))
+            self.take_up(await self._ledger.cancel(request_id))
         except StoreError:
             self._owed.setdefault(request_id, Served())
             raise
@@ -300,13 +283,13 @@ class Admission:
         Those that lay there while this process stood still may not be good any more; the heartbeat
         brings those that are.
         """
-        since_s = asyncio.get_running_loop().time() - self._renewed_at
-        if since_s < MISSED_BEATS * self._heartbeat_s:
-            self._hand_out(notes)
+        if self._member.is_current():
+            self.take_up(notes)
         else:
             self.renew_soon()
 
-    def _hand_out(self, notes: Iterable[GrantNote]) -> None:
+    def take_up(self, notes: Iterable[GrantNote]) -> None:
+        """Grants of this gateway: end the waits for them, give back what nobody wants any more."""
         for note in notes:
             waiter = self._waiting.get(note.id)
             if waiter is None:
@@ -315,116 +298,14 @@ class Admission:
             elif not waiter.granted.done():
                 waiter.granted.set_result(note)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._reap)
-        return task
+    # What the heartbeat asks for; see `membership.Holder`
 
-    def _reap(self, task: asyncio.Task[None]) -> None:
-        self._background.discard(task)
-        if not task.cancelled() and isinstance(error := task.exception(), StoreError):
-            self._note_away(error)
+    @property
+    def owed(self) -> int:
+        """Settlements that the store has not taken."""
+        return len(self._owed)
 
-    # Heartbeat
-
-    async def _heartbeat(self) -> None:
-        while True:
-            try:
-                async with asyncio.timeout(self._pause_s()):
-                    await self._soon.wait()
-            except TimeoutError:
-                pass
-            self._soon.clear()
-            try:
-                await self._renew()
-                await self._pay()
-            except StoreError as error:
-                self._note_away(error)
-                self._turn_away()
-
-    def _pause_s(self) -> float:
-        """Until the next beat. Replicas that lost the same store do not come back all at once."""
-        if not self._outage.lasts:
-            return self._heartbeat_s
-        return min(self._heartbeat_s, _AWAY_BEAT_S) * random.uniform(0.5, 1)  # noqa: S311
-
-    def _note_away(self, error: StoreError) -> None:
-        self._doubt = True
-        if self._outage.begin(error):
-            self.renew_soon()  # it may have been the connection only
-
-    def _connection_lost(self) -> None:
-        """The server, too, may be another one now."""
-        self._doubt = True
-        self.renew_soon()
-
-    def _turn_away(self) -> None:
-        """Fail those in line, once the store does not come back soon."""
-        patience_s = self._heartbeat_s * (1 if self._on_failure == "local" else MISSED_BEATS)
-        if self._on_failure != "closed" and self._outage.seconds > patience_s:
-            self.turn_away("store: away")
-
-    async def outlast(self) -> bool:
-        """Whether the store is there; where it is away, waits a beat for it at most.
-
-        Cancelled, nothing changes.
-        """
-        return await self._outage.outlast(self._heartbeat_s)
-
-    async def _renew(self) -> None:
-        """Renew; callers at the same time share one call."""
-        if self._renewing is None or self._renewing.done():
-            self._renewing = self._spawn(self._renew_once())
-        await asyncio.shield(self._renewing)
-
-    async def _renew_once(self) -> None:
-        while True:
-            doubt, self._doubt = self._doubt, False
-            try:
-                renewed = await self._call_renew(doubt=doubt)
-                # By comparison, not by an event in a reply: the reply that tells it may be lost.
-                before, membership = self._membership, (renewed.epoch, renewed.joined)
-                if before not in (None, membership) and not doubt:
-                    self._doubt = True  # what we held is not ours any more; see what is left
-                    continue
-                forgot = before is not None and before[0] != renewed.epoch
-                told = self._tell(renewed, forgot=forgot) if doubt else []
-                self._note_renewed(renewed)
-                await asyncio.gather(*told)
-            except StoreError:
-                self._doubt = self._doubt or doubt
-                raise
-            self._membership = membership
-            if doubt and before is not None:
-                self._spawn(self._line_up_again())
-            self._hand_out(renewed.grants)
-            has_told = doubt and renewed.quiet_s > 0  # which the store is waiting to hear
-            if not renewed.more and not has_told:
-                return
-
-    def _note_renewed(self, renewed: Renewed) -> None:
-        loop = asyncio.get_running_loop()
-        self._outage.end(len(self._owed))
-        self.pool = renewed.statistics
-        self._since_ms = renewed.now_ms
-        self._renewed_at = loop.time()
-        if renewed.quiet_s:
-            loop.call_later(renewed.quiet_s, self.renew_soon)
-
-    async def _call_renew(self, *, doubt: bool = False, leave: bool = False) -> Renewed:
-        """``doubt``: have all told that the store thinks we hold."""
-        return await self._ledger.renew(
-            lease_s=MISSED_BEATS * self._heartbeat_s,
-            settings=self._settings,
-            queues=self._queues,
-            engines=self._capacity(),
-            since_ms="-inf" if doubt else self._since_ms,
-            leave=leave,
-            peers=self.pool.gateways if doubt else 0,
-        )
-
-    def _tell(self, renewed: Renewed, *, forgot: bool) -> list[asyncio.Future[bytes]]:
+    def tell(self, renewed: Renewed, *, forgot: bool) -> list[asyncio.Future[bytes]]:
         """Tell the store what it does not know that we hold.
 
         The calls leave before any admission of those who come now. ``forgot``: it is empty, so that
@@ -444,7 +325,7 @@ class Admission:
             log.warning("the store did not know of running requests", count=len(untold))
         return [self._ledger.send_adopt(h.ask, h.note.lane, h.note.engine) for h in untold]
 
-    async def _line_up_again(self) -> None:
+    async def line_up_again(self) -> None:
         """All that wait, a bounded number at a time; who has its place keeps it."""
         waiting = [w for w in self._waiting.values() if w.in_line]
         for i in range(0, len(waiting), _READMITTED):
@@ -455,18 +336,19 @@ class Admission:
         try:
             reply = await self._ledger.admit(replace(waiter.ask, exempt=True))
         except StoreError:
-            self._doubt = True  # the next heartbeat has everybody line up again
+            self._member.note_doubt()  # the next heartbeat has everybody line up again
             raise
         if isinstance(reply, Admitted):
             if reply.engine:
                 note = GrantNote(waiter.ask.id, reply.lane, reply.engine, reply.priority)
-                self._hand_out((note,))
+                self.take_up((note,))
             elif waiter.ask.id not in self._waiting and waiter.ask.id not in self._running:
                 self._withdraw(waiter.ask.id)
         elif not isinstance(reply, Unknown):
             waiter.fail(refusal_of(reply))
 
-    async def _pay(self) -> None:
+    async def pay(self) -> None:
+        """Send what is owed. Raises ``StoreError``."""
         some = list(itertools.islice(self._owed.items(), _PAID_PER_BEAT))
         await asyncio.gather(*(self.settle(request_id, served) for request_id, served in some))
         for charge_id, arrears in list(itertools.islice(self._arrears.items(), _PAID_PER_BEAT)):

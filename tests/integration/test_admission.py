@@ -217,7 +217,7 @@ async def test_an_engine_that_comes_up_serves_the_line_at_once(ledger, valkey_se
 
 async def test_a_full_line_refuses(ledger, valkey_server):
     gate = Gate(valkey_server, "g0")
-    gate.admission._queues["small"] = Queue(max_waiting=0)
+    gate.admission.apply(resolve_policy("fairserve"), {"small": Queue(max_waiting=0)}, {})
     async with gate as admission:
         held = await admission.acquire(ask())
         with pytest.raises(Throttled) as caught:
