@@ -162,6 +162,10 @@ class Cycles(HttpToolsProtocol):
             self.is_idle = True
             self._idle.start(self)
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._unset_keepalive_if_required()  # uvicorn leaves it where the client reset it
+        super().connection_lost(exc)
+
     def _unset_keepalive_if_required(self) -> None:
         if self.is_idle:
             self.is_idle = False

@@ -113,7 +113,7 @@ def test_looking_is_one_call_and_changes_nothing(make):
 
     def calls() -> int:
         stats = client.info("commandstats")
-        return sum(stats.get(f"cmdstat_{n}", {}).get("calls", 0) for n in ("eval", "evalsha"))
+        return sum(stats.get(f"cmdstat_{n}", {}).get("calls", 0) for n in ("evalsha", "fcall"))
 
     before, called = state(), calls()
     view = look(driver, "acme", "u1", {"acme": 2.0, "globex": 1.0})

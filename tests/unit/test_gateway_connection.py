@@ -18,7 +18,7 @@ ASK = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 RESET = struct.pack("ii", 1, 0)
 
 
-async def reset_and_then_timed_out() -> None:
+async def reset() -> None:
     config = uvicorn.Config(
         PlainTextResponse("hello"), loop="none", ws="none", lifespan="off", log_config=None,
         http=connections_with(60.0), timeout_keep_alive=75,
@@ -36,10 +36,9 @@ async def reset_and_then_timed_out() -> None:
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         writer.transport.abort()
         await eventually(lambda: not state.connections)
-        assert connection.timeout_keep_alive_task is not None, "uvicorn does not end it"
-        connection.timeout_keep_alive_task.cancel()
-        connection.timeout_keep_alive_handler()
+        assert not connection.is_idle, "its time limit goes on"
+        connection.late()
 
 
 def test_a_connection_that_was_reset_is_not_asked_for_what_it_has_not_sent() -> None:
-    uvloop.run(reset_and_then_timed_out())
+    uvloop.run(reset())
