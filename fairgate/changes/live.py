@@ -14,7 +14,7 @@ from fairgate.changes.store import ChangeStore
 from fairgate.config import Config
 from fairgate.errors import StoreError
 
-POLL_S = 0.4
+POLL_S = 0.25
 """So long at most until a change made elsewhere is seen."""
 
 _TRIES = 10

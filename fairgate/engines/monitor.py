@@ -23,7 +23,7 @@ UNTOLD_MAX_NUM_SEQS = 256
 _FAILURES = 3
 """Probes in a row that must fail before an engine counts as down: a busy one answers late."""
 
-_JOINING_S = 0.5
+_JOINING_S = 0.4
 """An added engine is granted to nobody for so long: by then all replicas have heard of it."""
 
 _LEAVING_ROUNDS = 5
@@ -55,8 +55,8 @@ class _Watched:
         self.status = EngineStatus(up=False, detail="not probed yet")
         self.up = False
         self.failures = 0
-        self.joins_at = 0.0
-        """By the event loop's clock."""
+        self.joining = False
+        """It was added a moment ago."""
         self.leaving = 0
         """Rounds for which it still stays; 0: it was not removed."""
 
@@ -70,16 +70,14 @@ class _Watched:
         return EngineReport(
             lane=self.lane,
             name=self.engine.name,
-            up=self.up and circuit != "open" and not self.settings.drained and self._is_in(),
+            up=self.up and circuit != "open" and self._is_in(),
             max_num_seqs=1 if circuit == "half-open" else max_num_seqs,
             kv_cache_tokens=kv_cache_tokens,
             pressure=pressure(s) if s.up else -1.0,
         )
 
     def _is_in(self) -> bool:
-        return not self.leaving and (
-            not self.joins_at or asyncio.get_running_loop().time() >= self.joins_at
-        )
+        return not (self.joining or self.leaving or self.settings.drained)
 
 
 class EngineMonitor:
@@ -208,11 +206,14 @@ class EngineMonitor:
         assert self._fleet is not None  # noqa: S101 — where engines are added, somebody has them
         engine = self._fleet.add_engine(*of, lane, settings)
         watched = _Watched(of[0], engine, settings, Breaker(self._breaker))
-        loop = asyncio.get_running_loop()
-        watched.joins_at = loop.time() + _JOINING_S
-        loop.call_at(watched.joins_at, self._on_change)
+        watched.joining = True
+        asyncio.get_running_loop().call_later(_JOINING_S, self._let_in, watched)
         self._soon.set()
         return watched
+
+    def _let_in(self, watched: _Watched) -> None:
+        watched.joining = False
+        self._on_change()
 
     async def start(self) -> None:
         """Probe all once, then go on in the background."""
