@@ -94,6 +94,7 @@ faults: $(VENV)/.run
 # SOAK holds further options, such as '--minutes 3 --seed 7'.
 soak: $(VENV)/.run
 	@$(PYTHON) -m tests.faults.soak $(SOAK)
+
 # Some pages are made from the code; a test says when they are not current.
 docs: $(VENV)/.dev
 	@$(PYTHON) -m fairgate.reference docs
