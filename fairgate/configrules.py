@@ -89,7 +89,7 @@ def _pools(config: Config) -> Iterator[str]:
         yield from _sampling(config, pool, path)
         yield from _routing(pool, path)
         for lane_name, lane in pool.lanes.items():
-            yield from _engines(lane, f"{path}.lanes.{lane_name}.engines")
+            yield from _engines(lane_name, lane, f"{path}.lanes.{lane_name}.engines")
 
 
 def _policy(pool: Pool, path: str) -> Iterator[str]:
@@ -158,10 +158,11 @@ def _routing(pool: Pool, path: str) -> Iterator[str]:
             )
 
 
-def _engines(lane: Lane, path: str) -> Iterator[str]:
+def _engines(lane_name: str, lane: Lane, path: str) -> Iterator[str]:
     if not lane.engines:
         yield f"{path}: expected at least one engine, got none"
-    for name, count in Counter(e.name for e in lane.engines if e.name).items():
+    names = (e.name or f"{lane_name}-{place}" for place, e in enumerate(lane.engines))
+    for name, count in Counter(names).items():
         if count > 1:
             yield f"{path}: {count} engines are named '{name}'; expected a name of its own for each"
     seen: dict[str, int] = {}

@@ -76,7 +76,7 @@ class Pool:
             on_change=lambda: self.admission.renew_soon(),
             breaker=config.breaker,
             fleet=fleet,
-            in_use=self._runs_on,
+            requests=self._requests_on,
         )
         self._heartbeat_s = config.store.heartbeat_s
         usage_records = config.usage.max_records if config.usage else 0
@@ -166,13 +166,14 @@ class Pool:
         for admission in self._admissions():
             admission.refuse_keys(keys)
 
-    def _runs_on(self, lane: str, engine: str) -> bool:
-        """Whether a request of this process has that engine."""
-        return any(
-            (held.note.lane, held.note.engine) == (lane, engine)
+    def _requests_on(self, lane: str, engine: str) -> set[str]:
+        """Ids of this process's requests that have that engine."""
+        return {
+            request_id
             for admission in self._admissions()
-            for held in admission.held().values()
-        )
+            for request_id, held in admission.held().items()
+            if (held.note.lane, held.note.engine) == (lane, engine)
+        }
 
     def _admissions(self) -> list[Admission]:
         """The one on the shared store and, while that is away, the local one."""

@@ -23,6 +23,8 @@ MESSAGE_TOKENS = 4
 
 _MAX_MEDIA = 256
 _SYSTEM = ("system", "developer")
+_SYSTEM_SIGNS = (b'"system"', b'"developer"', b"\\u")
+"""One of them is in a list with such a role, which may be written with escapes."""
 
 
 class _Message(Struct):
@@ -64,7 +66,7 @@ def system_bytes(data: bytes) -> int:
     """Bytes of the leading system messages in a list of messages, where cheap to know; else 0."""
     if data[:1] != b"[" or len(data) > SYSTEM_SCAN_BYTES:
         return 0
-    if not (b'"system"' in data or b'"developer"' in data):
+    if not any(sign in data for sign in _SYSTEM_SIGNS):
         return 0
     try:
         messages = _decode_messages(data)

@@ -175,9 +175,12 @@ class Runtime:
         return engine
 
     async def remove_engine(self, engine: Engine) -> None:
-        """One that left, and runs nothing any more."""
-        self.engines.remove(engine)
+        """One that left, and runs nothing any more.
+
+        Cancelled: it is still among the engines, for whoever stops them all.
+        """
         await engine.stop()
+        self.engines.remove(engine)
 
     async def _follow_changes(self, stack: AsyncExitStack) -> None:
         admin = self.config.admin

@@ -93,10 +93,11 @@ class Within:
         at: TracebackType | None,
     ) -> None:
         self._line.stop(self)
-        if kind is asyncio.CancelledError and self._late and was_the_only_cause(self._task):
+        if self._late and was_the_only_cause(self._task) and kind is asyncio.CancelledError:
             raise TimeoutError from error
 
 
 def was_the_only_cause(task: asyncio.Task[object] | None) -> bool:
-    """Of a cancellation of ``task`` that we asked for: nobody else wants it as well."""
+    """Of a cancellation of ``task`` that we asked for, which is taken back: nobody else wants it as
+    well."""
     return task is not None and task.uncancel() == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Protocol
 
 import structlog
@@ -59,6 +60,8 @@ class _Watched:
         """It was added a moment ago."""
         self.leaving = 0
         """Rounds for which it still stays; 0: it was not removed."""
+        self.last: AbstractSet[str] | None = None
+        """Requests that ran when another engine took its name; ``None``: none did."""
 
     def report(self) -> EngineReport:
         s = self.status
@@ -84,7 +87,7 @@ class EngineMonitor:
     """Probes every engine each ``interval_s`` seconds, and is told how requests ended.
 
     ``on_change`` is called when the capacity of one comes or goes. ``fleet`` has those that are
-    added later; ``in_use`` says whether a request of this process has one that was removed.
+    added later; ``requests`` names those of this process that a lane's engine of that name runs.
     """
 
     def __init__(
@@ -96,11 +99,11 @@ class EngineMonitor:
         on_change: Callable[[], None],
         breaker: BreakerSettings | None = None,
         fleet: Fleet | None = None,
-        in_use: Callable[[str, str], bool] = lambda lane, engine: False,
+        requests: Callable[[str, str], AbstractSet[str]] = lambda lane, engine: frozenset(),
     ) -> None:
         self._breaker = breaker or BreakerSettings()
         self._fleet = fleet
-        self._in_use = in_use
+        self._requests = requests
         self._watched = {
             (lane, engine.name): _Watched(
                 lane, engine, lanes[lane].engines[index], Breaker(self._breaker)
@@ -196,6 +199,7 @@ class EngineMonitor:
                 watched.settings, watched.leaving = settings, 0
             else:
                 watched.leaving = _LEAVING_ROUNDS
+                watched.last = self._requests(*of)
                 self._replaced.append(watched)
                 self._watched[of] = self._new(of, lanes[of[0]], settings)
         for of, settings in wanted.items():
@@ -246,7 +250,7 @@ class EngineMonitor:
         of = watched.lane, watched.engine.name
         if watched.leaving > 1:
             watched.leaving -= 1
-        elif not self._in_use(*of):
+        elif watched.leaving and not self._is_in_use(watched):  # it may be back by now
             if watched in self._replaced:
                 self._replaced.remove(watched)
             else:
@@ -254,6 +258,10 @@ class EngineMonitor:
             log.info("engine is gone", lane=of[0], engine=of[1])
             assert self._fleet is not None  # noqa: S101 — as in _new
             await self._fleet.remove_engine(watched.engine)
+
+    def _is_in_use(self, watched: _Watched) -> bool:
+        running = self._requests(watched.lane, watched.engine.name)
+        return bool(running if watched.last is None else running & watched.last)
 
     async def _probe(self, watched: _Watched) -> None:
         watched.status = await watched.engine.probe()

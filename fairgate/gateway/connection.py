@@ -129,7 +129,7 @@ def _queued(transport: asyncio.Transport) -> int:
     sock: socket.socket | None = transport.get_extra_info("socket")
     descriptor = sock.fileno() if sock is not None else -1
     if descriptor < 0:
-        return 0  # closed: a connection that was reset keeps its timer
+        return 0  # it is closed
     try:
         return int(struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, b"\0" * 4))[0])
     except OSError:

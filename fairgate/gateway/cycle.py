@@ -121,6 +121,10 @@ class Cycles(HttpToolsProtocol):
         self.is_idle = False
         """All requests that came are answered."""
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._unset_keepalive_if_required()  # uvicorn leaves one that was reset to its timer
+        super().connection_lost(exc)
+
     def on_headers_complete(self) -> None:
         parser, scope = self.parser, self.scope
         version = parser.get_http_version()
@@ -161,10 +165,6 @@ class Cycles(HttpToolsProtocol):
         else:
             self.is_idle = True
             self._idle.start(self)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._unset_keepalive_if_required()  # uvicorn leaves it where the client reset it
-        super().connection_lost(exc)
 
     def _unset_keepalive_if_required(self) -> None:
         if self.is_idle:

@@ -1,6 +1,7 @@
 """What the policies promise, beside what the runs at hand show of it. Nothing fails by it.
 
-Figures are medians over seeds; what must never happen is counted over all of them.
+Figures are medians over seeds; what must never happen is counted over all of them. Of a promise
+whose figure no run has, nothing is said.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ _LIMITED = ("azure-apps", "agents")
 
 Policies = Mapping[str, Sequence[Run]]
 """The runs of one scenario, by policy."""
+
+_Figure = Callable[[Run], float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +70,16 @@ def _of(name: str, found: Policies) -> Iterator[Goal]:
 def _abuser(found: Policies) -> Iterator[Goal]:
     """The release interval, which the slowdown leaves out, is among the figures of the runs."""
     yield from _at_most("abuser", "victims' slowdown", found, OURS, _slowdown, 1.3)
-    if FCFS in found:
-        slowdown = _median(found[FCFS], _slowdown)
+    slowdown = _median(found.get(FCFS, ()), _slowdown)
+    if slowdown is not None:
         yield Goal("abuser", "victims' slowdown: fcfs", slowdown, "≥ 10", slowdown >= 10)
 
 
 def _heavy_app(found: Policies) -> Iterator[Goal]:
     what = "users' distance from an equal normalised service"
     yield from _at_most("heavy-app", what, found, OURS, _user_spread, 0.05)
-    if VTC in found:
-        spread = _median(found[VTC], _user_spread)
+    spread = _median(found.get(VTC, ()), _user_spread)
+    if spread is not None:
         yield Goal("heavy-app", f"{what}: vtc", spread, "> 0.05", spread > 0.05)
     what = "tenants' distance from equal shares, whatever app they name"
     yield from _at_most("heavy-app", what, found, OURS, _share_error, 0.03)
@@ -96,14 +99,14 @@ def _limited(name: str, found: Policies) -> Iterator[Goal]:
         wasted = min(run.wasted_tokens for run in found[RPM])
         yield Goal(name, "wasted tokens: rpm", wasted, "> 0", wasted > 0)
     if ours[0].load <= 1 and RPM in found:
-        share = _median(found[RPM], throttled_share)
+        share = median(map(throttled_share, found[RPM]))
         yield Goal(name, "share refused: rpm", share, "0.2 to 0.4", 0.2 <= share <= 0.4)
-        ratio = _median(ours, throttled_share) / max(share, 1e-9)
+        ratio = median(map(throttled_share, ours)) / max(share, 1e-9)
         yield Goal(name, "calls refused, of those under rpm", ratio, "≤ 0.1", ratio <= 0.1)
     for policy in (RPM, FCFS):
         if ours[0].load > 1 and policy in found:
             for what, figure in _FINISHED.items():
-                ratio = _median(ours, figure) / max(_median(found[policy], figure), 1e-9)
+                ratio = median(map(figure, ours)) / max(median(map(figure, found[policy])), 1e-9)
                 yield Goal(name, f"{what}, of those under {policy}", ratio, "> 1", ratio > 1)
 
 
@@ -115,37 +118,45 @@ def _always(name: str, found: Policies) -> Iterator[Goal]:
             yield Goal(name, what, violations, "0", violations == 0)
     if OURS not in found:
         return
-    idle_s = sum(run.idle_while_waiting_s or 0.0 for run in found[OURS])
-    yield Goal(name, "seconds idle while the head of a line fits", idle_s, "0", idle_s == 0)
-    if FCFS not in found:
-        return
+    if idle := [s for run in found[OURS] if (s := run.idle_while_waiting_s) is not None]:
+        what = "seconds idle while the head of a line fits"
+        yield Goal(name, what, sum(idle), "0", sum(idle) == 0)
     for what, figure in _THROUGHPUT.items():
-        ratio = _median(found[OURS], figure) / max(_median(found[FCFS], figure), 1e-9)
-        yield Goal(name, f"{what}, of those under fcfs", ratio, "≥ 0.99", round(ratio, 3) >= 0.99)
+        ratio = _ratio(found[OURS], found.get(FCFS, ()), figure)
+        if ratio is not None:
+            holds = round(ratio, 3) >= 0.99
+            yield Goal(name, f"{what}, of those under fcfs", ratio, "≥ 0.99", holds)
 
 
 def _at_most(
-    name: str, what: str, found: Policies, policy: str, figure: Callable[[Run], float], limit: float
+    name: str, what: str, found: Policies, policy: str, figure: _Figure, limit: float
 ) -> Iterator[Goal]:
-    if policy in found:
-        value = _median(found[policy], figure)
+    value = _median(found.get(policy, ()), figure)
+    if value is not None:
         yield Goal(name, what, value, f"≤ {limit:g}", value <= limit)
 
 
-def _median(runs: Sequence[Run], figure: Callable[[Run], float]) -> float:
-    return median(map(figure, runs))
+def _median(runs: Sequence[Run], figure: _Figure) -> float | None:
+    """Of the runs that have it."""
+    known = [value for run in runs if (value := figure(run)) is not None]
+    return median(known) if known else None
 
 
-def _slowdown(run: Run) -> float:
-    return run.victim_slowdown or 0.0
+def _ratio(runs: Sequence[Run], others: Sequence[Run], figure: _Figure) -> float | None:
+    value, other = _median(runs, figure), _median(others, figure)
+    return None if value is None or other is None else value / max(other, 1e-9)
 
 
-def _share_error(run: Run) -> float:
-    return run.share_error or 0.0
+def _slowdown(run: Run) -> float | None:
+    return run.victim_slowdown
 
 
-def _user_spread(run: Run) -> float:
-    return run.user_spread or 0.0
+def _share_error(run: Run) -> float | None:
+    return run.share_error
+
+
+def _user_spread(run: Run) -> float | None:
+    return run.user_spread
 
 
 _FINISHED: Mapping[str, Callable[[Run], float]] = {
@@ -153,8 +164,8 @@ _FINISHED: Mapping[str, Callable[[Run], float]] = {
     "goodput": lambda run: run.goodput_per_s,
     "useful tokens": useful_tokens,
 }
-_THROUGHPUT: Mapping[str, Callable[[Run], float]] = {
+_THROUGHPUT: Mapping[str, _Figure] = {
     "tokens/s to the end": lambda run: run.throughput_tokens_per_s,
     "tokens/s while calls come": lambda run: run.steady_tokens_per_s,
-    "work/s while calls wait": lambda run: run.capacity_use_waiting or 1.0,
+    "work/s while calls wait": lambda run: run.capacity_use_waiting,
 }

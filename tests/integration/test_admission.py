@@ -45,9 +45,16 @@ class Gate:
     """An admission with its connections; ``deaf`` ones hear no published grants."""
 
     def __init__(
-        self, url: str, name: str, *, seqs: int = 1, deaf: bool = False, **options: Any
+        self,
+        url: str,
+        name: str,
+        *,
+        seqs: int = 1,
+        deaf: bool = False,
+        timeout_s: float = 5.0,
+        **options: Any,
     ) -> None:
-        self._link = Link(url, timeout_s=0.5)
+        self._link = Link(url, timeout_s=timeout_s)
         self._ledger = Ledger(self._link, POOL, name)
         self.reports = [EngineReport("small", "e0", up=True, max_num_seqs=seqs)]
         self.admission = Admission(
@@ -77,6 +84,14 @@ class Gate:
 def ledger(valkey: redis.Redis, valkey_server: str) -> Any:
     with LedgerView(valkey_server, POOL) as view:
         yield view
+
+
+@pytest.fixture
+async def impatient(ledger: LedgerView, valkey_server: str) -> AsyncIterator[Admission]:
+    """A gate that soon takes silence for the store's."""
+    async with Gate(valkey_server, "g0", timeout_s=0.5) as admission:
+        yield admission
+        await eventually(ledger.idle)
 
 
 @pytest.fixture
@@ -269,18 +284,18 @@ async def test_a_store_that_forgot_everything_is_told_again(gate, ledger, valkey
     assert (ledger.service(), ledger.tokens(), ledger.requests()) == (4 * COST, 40, 4)
 
 
-async def test_a_process_that_stood_still_finds_its_store_again(gate, ledger):
+async def test_a_process_that_stood_still_finds_its_store_again(impatient, ledger):
     """Replies that arrive together with the end of patience must not confuse later calls."""
-    asking = [start(gate.acquire(ask(timeout_s=0.1))) for _ in range(50)]
+    asking = [start(impatient.acquire(ask(timeout_s=0.1))) for _ in range(50)]
     await asyncio.sleep(0)
     await asyncio.sleep(0)  # now they are on their way
     time.sleep(0.7)  # noqa: ASYNC251 longer than the store's timeout: nobody reads the replies
     outcomes = await asyncio.gather(*asking, return_exceptions=True)
     for grant in outcomes:
         if isinstance(grant, Grant):
-            gate.settle(grant.id, USED)
+            impatient.settle(grant.id, USED)
     await eventually(ledger.idle)
-    await gate.settle((await gate.acquire(ask())).id, USED)
+    await impatient.settle((await impatient.acquire(ask())).id, USED)
 
 
 async def test_a_line_is_formed_again_although_the_reply_that_told_of_its_end_was_lost(
@@ -306,8 +321,8 @@ async def test_a_line_is_formed_again_although_the_reply_that_told_of_its_end_wa
         await silent._link.close()
 
 
-async def test_standing_still_is_not_taken_for_the_stores_silence(gate, ledger):
-    asking = [start(gate.acquire(ask())) for _ in range(20)]
+async def test_standing_still_is_not_taken_for_the_stores_silence(impatient, ledger):
+    asking = [start(impatient.acquire(ask())) for _ in range(20)]
     await asyncio.sleep(0)
     await asyncio.sleep(0)  # now they are on their way
     time.sleep(0.7)  # noqa: ASYNC251 longer than the store's timeout: nobody reads the replies
@@ -315,7 +330,7 @@ async def test_standing_still_is_not_taken_for_the_stores_silence(gate, ledger):
         done, _ = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             asking.remove(task)
-            await gate.settle(task.result().id, USED)
+            await impatient.settle(task.result().id, USED)
     await eventually(ledger.idle)
 
 

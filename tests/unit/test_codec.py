@@ -205,6 +205,11 @@ def test_inline_images_count_a_fixed_size() -> None:
     assert read(CHAT, {"messages": prose}).prompt_bytes == len(prose) + 2
 
 
+def test_a_role_may_be_written_with_escapes() -> None:
+    body = rb'{"model":"m","messages":[{"role":"\u0073ystem","content":"be brief"}]}'
+    assert read(CHAT, body).system_bytes == len('"be brief"')
+
+
 def test_system_messages_of_large_bodies_are_not_searched() -> None:
     messages = [{"role": "system", "content": "s" * SYSTEM_SCAN_BYTES}]
     assert read(CHAT, {"messages": messages}).system_bytes == 0

@@ -278,6 +278,16 @@ class TestSubstitution:
             "for each",
         ),
         (
+            {
+                "pools.main.lanes.small.engines": [
+                    {"type": "simulated", "name": "small-1"},
+                    {"type": "simulated"},
+                ]
+            },
+            "pools.main.lanes.small.engines: 2 engines are named 'small-1'; expected a name of its "
+            "own for each",
+        ),
+        (
             {"admin": {"port": 8080}},
             "admin.port: 8080 is already server.port",
         ),

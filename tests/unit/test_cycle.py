@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 import uvicorn
 from starlette.types import Message, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from fairgate.gateway.connection import connections_with
 
@@ -25,7 +26,7 @@ def body(data: bytes = b"", *, more: bool = False) -> Message:
 
 @asynccontextmanager
 async def serving(
-    *messages: Message, keep_alive_s: int = 60
+    *messages: Message, keep_alive_s: int = 60, protocol: type[HttpToolsProtocol] | None = None
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A connection to a server whose app sends ``messages``."""
 
@@ -34,12 +35,11 @@ async def serving(
             await send(message)
 
     config = uvicorn.Config(
-        app, port=0, http=connections_with(60.0), ws="none", lifespan="off", log_config=None,
-        server_header=False, date_header=False, access_log=False,
+        app, port=0, http=protocol or connections_with(60.0), ws="none", lifespan="off",
+        log_config=None, server_header=False, date_header=False, access_log=False,
         timeout_keep_alive=keep_alive_s, timeout_graceful_shutdown=1,
     )  # fmt: skip
     server = uvicorn.Server(config)
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
     task = asyncio.create_task(server.serve())
     async with asyncio.timeout(20):
         while not server.started:  # noqa: ASYNC110 — told by uvicorn's loop
@@ -53,12 +53,45 @@ async def serving(
         await task
 
 
-async def asked(*messages: Message, head: bytes = b"GET / HTTP/1.1\r\n", times: int = 1) -> bytes:
+async def asked(
+    *messages: Message,
+    head: bytes = b"GET / HTTP/1.1\r\n",
+    times: int = 1,
+    protocol: type[HttpToolsProtocol] | None = None,
+) -> bytes:
     """All that comes back, on a connection that the client then ends."""
-    async with serving(*messages) as (reader, writer), asyncio.timeout(20):
+    async with serving(*messages, protocol=protocol) as (reader, writer), asyncio.timeout(20):
         last = head + b"host: x\r\nconnection: close\r\n\r\n"
         writer.write((head + b"host: x\r\n\r\n") * (times - 1) + last)
         return await reader.read()
+
+
+@pytest.mark.parametrize("asks", [b"GET / HTTP/1.1", b"HEAD / HTTP/1.1", b"GET / HTTP/1.0"])
+@pytest.mark.parametrize(
+    "messages",
+    [
+        (start((b"content-length", b"2")), body(b"ok")),
+        (start(), body(b"ok", more=True), body(b"", more=True), body()),
+        (start((b"transfer-encoding", b"chunked")), body(b"ok")),
+        (start((b"connection", b"close"), (b"content-length", b"0")), body()),
+        (start(status=204), body()),
+        (start(status=304), body()),
+        (start((b"x-a", b"1"), (b"x-a", b"2"), status=599), body(b"ok", more=True), body(b"!")),
+    ],
+)
+async def test_answers_are_uvicorns_own_to_the_byte(
+    messages: Sequence[Message], asks: bytes
+) -> None:
+    head = asks + b"\r\n"
+    ours = await asked(*messages, head=head)
+    theirs = await asked(*messages, head=head, protocol=HttpToolsProtocol)
+    assert sorted_head(ours) == sorted_head(theirs)
+
+
+def sorted_head(answer: bytes) -> tuple[list[bytes], bytes]:
+    """Lines in order of name, as a head may have them in any; and what follows."""
+    head, _, rest = answer.partition(b"\r\n\r\n")
+    return sorted(head.split(b"\r\n")), rest
 
 
 async def test_an_answer_with_a_length() -> None:

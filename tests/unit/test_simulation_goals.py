@@ -60,6 +60,22 @@ def test_a_row_tells_figure_limit_and_verdict() -> None:
     assert goal_rows(found)[1] == ["agents", "wasted tokens", "630,100", "0", "NO"]
 
 
+def test_no_promise_is_kept_by_a_figure_that_is_missing() -> None:
+    found = verdicts(
+        run("abuser", "fairserve", victim_slowdown=None, idle_while_waiting_s=None),
+        run("abuser", "fcfs", victim_slowdown=None, capacity_use_waiting=None),
+    )
+    assert set(found) == {
+        "violations of VTC's bound: fairserve", "tokens/s to the end, of those under fcfs",
+        "tokens/s while calls come, of those under fcfs",
+    }  # fmt: skip
+    found = verdicts(
+        run("weights", "fairserve", seed=1, share_error=None),
+        run("weights", "fairserve", seed=2, share_error=0.04),
+    )
+    assert not found["distance from shares 1:2:3:4"]
+
+
 def test_nothing_is_said_of_what_was_not_run() -> None:
     assert goal_rows(goals([run("weights", "fcfs")])) == [
         ["scenario", "promise", "figure", "limit", ""]

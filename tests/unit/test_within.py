@@ -62,12 +62,31 @@ async def test_lines_of_different_lengths_do_not_wait_for_each_other() -> None:
 
 
 async def test_a_block_ends_with_its_time() -> None:
+    with pytest.raises(TimeoutError), Within(Deadlines().of(0.01)):
+        await asyncio.sleep(60)
+
+
+async def test_nothing_of_a_block_that_was_in_time_comes_later() -> None:
+    line = Deadlines().of(0.05)
+    with Within(line):
+        pass
+    after = Noted([], "after")
+    line.start(after)
+    await heard(after)  # so the time of the block is over as well
+
+
+async def test_a_block_that_fails_when_its_time_is_over_leaves_no_cancellation_behind() -> None:
+    async def fail() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise KeyError from None
+
     line = Deadlines().of(0.01)
+    with pytest.raises(KeyError), Within(line):
+        await fail()
     with pytest.raises(TimeoutError), Within(line):
         await asyncio.sleep(60)
-    with Within(line):
-        await asyncio.sleep(0)
-    await asyncio.sleep(0.03)  # nothing of it comes later
 
 
 async def test_somebody_elses_cancellation_passes_on() -> None:
