@@ -49,8 +49,10 @@ def is_last_event(data: bytearray) -> bool:
 
 def is_sound(events: bytes) -> bool:
     """Whether all data in whole ``events`` is JSON, or the mark of the end."""
+    if events.startswith(b"data: ") and events.find(b"\n") == len(events) - 2:  # one, as mostly
+        return _is_data(events[6:-2])
     for event in events.split(b"\n\n"):
-        if event.startswith(b"data: ") and b"\n" not in event:  # as nearly all are
+        if event.startswith(b"data: ") and b"\n" not in event:
             if not _is_data(event[6:]):
                 return False
         elif event and not _has_sound_lines(event):

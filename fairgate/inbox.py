@@ -128,8 +128,9 @@ class Inbox:
         """
         if self._gone:
             raise ClientGone
-        self._guarded = asyncio.current_task()
-        self._deadlines.of(_SOON_S).start(self)
+        line = self._deadlines.of(_SOON_S)
+        self._guarded = asyncio.current_task(line.loop)
+        line.start(self)
 
     def __exit__(
         self,

@@ -59,14 +59,14 @@ class Watch:
     async def send(self, message: Message) -> None:
         """What the app sends, on its way to the client."""
         kind = message["type"]
-        if kind == "http.response.start":
-            message = self._start(message)
-        elif kind == "http.response.body":
-            chunk, more = message.get("body", b""), message.get("more_body", False)
-            passed = self._body(chunk, more)
+        if kind == "http.response.body":
+            more = message.get("more_body", False)
+            passed = self._body(message.get("body", b""), more)
             if more and not passed:
                 return
             message = {"type": kind, "body": passed, "more_body": more}
+        elif kind == "http.response.start":
+            message = self._start(message)
         elif kind in _FILES:
             self._file(message)
         try:

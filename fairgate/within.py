@@ -18,19 +18,19 @@ class Line:
     """Limits of the same length, which therefore end in the order in which they began: one timer
     of the event loop sees to all of them."""
 
-    __slots__ = ("_loop", "_seconds", "_timer", "_until")
+    __slots__ = ("_seconds", "_timer", "_until", "loop")
 
     def __init__(self, seconds: float, loop: asyncio.AbstractEventLoop) -> None:
         self._seconds = seconds
-        self._loop = loop
+        self.loop = loop
         self._timer: asyncio.TimerHandle | None = None
         self._until: dict[Late, float] = {}
 
     def start(self, who: Late) -> None:
         """Tell ``who`` when the time is over, unless :meth:`stop` comes first."""
-        self._until[who] = self._loop.time() + self._seconds
+        self._until[who] = self.loop.time() + self._seconds
         if self._timer is None:
-            self._timer = self._loop.call_later(self._seconds, self._look)
+            self._timer = self.loop.call_later(self._seconds, self._look)
 
     def stop(self, who: Late) -> None:
         """``who`` was in time."""
@@ -38,11 +38,11 @@ class Line:
 
     def _look(self) -> None:
         self._timer = None
-        now = self._loop.time()
+        now = self.loop.time()
         over: list[Late] = []
         for who, until in self._until.items():
             if until > now:
-                self._timer = self._loop.call_later(until - now, self._look)
+                self._timer = self.loop.call_later(until - now, self._look)
                 break
             over.append(who)
         for who in over:
@@ -83,7 +83,7 @@ class Within:
         self._task.cancel()
 
     def __enter__(self) -> None:
-        self._task = asyncio.current_task()
+        self._task = asyncio.current_task(self._line.loop)  # which costs less than to ask for it
         self._line.start(self)
 
     def __exit__(

@@ -171,11 +171,11 @@ class Ledger:
 
     def send_settle(self, request_id: str, served: Served) -> asyncio.Future[list[bytes]]:
         """The same as a future of the reply, for :func:`notes_of`. Cancelled: it is still sent."""
-        args = (
-            self._now(), request_id, self._gateway, served.cost, served.tokens, int(served.void),
-            int(served.learn), served.output_tokens, served.prompt_bytes, served.prompt_tokens,
-            served.continues_as, served.record,
-        )  # fmt: skip
+        packed = _pack((
+            served.cost, served.tokens, served.void, served.learn, served.output_tokens,
+            served.prompt_bytes, served.prompt_tokens, served.continues_as,
+        ))  # fmt: skip
+        args = (self._now(), request_id, self._gateway, packed, served.record)
         return self._link.call(self._settle, self._request_keys(request_id), args)
 
     async def cancel(self, request_id: str) -> tuple[GrantNote, ...]:

@@ -62,10 +62,10 @@ class Gateway:
         self._others.router.redirect_slashes = False  # to whatever host the client names
         self.app = FairGate(self._dispatch, runtime)
 
-    async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Admitted requests go straight to their engine; the router serves what is left."""
         app = self._forwarder if SCOPE_KEY in scope else self._others
-        await app(scope, receive, send)
+        return app(scope, receive, send)
 
     async def models(self, request: Request) -> Response:
         """The lanes as models, and ``auto``."""

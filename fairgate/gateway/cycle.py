@@ -37,10 +37,10 @@ class Cycle(RequestResponseCycle):
         if self.disconnected:
             return
         kind = message["type"]
-        if kind == "http.response.start" and not self.response_started:
-            self._begin(message["status"], [*self.default_headers, *message.get("headers", ())])
-        elif kind == "http.response.body" and self.response_started and not self.response_complete:
+        if kind == "http.response.body" and self.response_started and not self.response_complete:
             self._go_on(message.get("body", b""), message.get("more_body", False))
+        elif kind == "http.response.start" and not self.response_started:
+            self._begin(message["status"], [*self.default_headers, *message.get("headers", ())])
         else:
             raise RuntimeError(f"an app may not send {kind!r} now")
 
@@ -52,16 +52,17 @@ class Cycle(RequestResponseCycle):
             self.keep_alive = self.keep_alive and b"close" not in connection.lower()
             headers = [header for header in headers if header[0] != b"connection"]
         self._measure(fields)
-        lines = [STATUS_LINE[status], *[b"%b: %b\r\n" % (name, value) for name, value in headers]]
+        lines = [STATUS_LINE[status][:-2], *map(b": ".join, headers)]
         if not self.keep_alive:
-            lines.append(b"connection: close\r\n")
+            lines.append(b"connection: close")
         if self.chunked_encoding is None and not self._has_no_body(status):
             self.chunked_encoding = True
-            lines.append(b"transfer-encoding: chunked\r\n")
-        head = b"".join(lines)
-        if len(head) - len(head.translate(None, _CONTROLS)) != 2 * len(lines):
+            lines.append(b"transfer-encoding: chunked")
+        lines += (b"", b"")
+        head = b"\r\n".join(lines)
+        if len(head) - len(head.translate(None, _CONTROLS)) != 2 * (len(lines) - 1):
             raise RuntimeError("a header holds a control character")
-        self._head = head + b"\r\n"
+        self._head = head
         asyncio.get_running_loop().call_soon(self._write_head)
 
     def _measure(self, fields: Mapping[bytes, bytes]) -> None:
@@ -82,8 +83,9 @@ class Cycle(RequestResponseCycle):
 
     def _go_on(self, body: bytes, more: bool) -> None:
         if data := self._framed(body, more):
-            head, self._head = self._head, b""
-            self.transport.write(head + data if head else data)
+            if self._head:
+                data, self._head = self._head + data, b""
+            self.transport.write(data)
         if not more:
             self._end()
 

@@ -204,7 +204,7 @@ def _log_failure(ticket: Ticket, error: str) -> None:
 
 
 def _start(answer: Answer | Reply) -> Message:
-    headers = [(n.lower(), v) for n, v in answer.headers if n.lower() not in _HOP_BY_HOP]
+    headers = [(n, v) for name, v in answer.headers if (n := name.lower()) not in _HOP_BY_HOP]
     return {"type": "http.response.start", "status": answer.status, "headers": headers}
 
 
