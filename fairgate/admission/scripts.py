@@ -40,13 +40,15 @@ class Library:
 
     name: str
     text: bytes
+    presence: bytes
+    """Name of a function that does nothing: whether there is the library."""
 
 
 def load_script(name: str) -> Script:
     """Read one of the package's scripts: ``admit``, ``settle``, ``cancel``, ``renew``, ``view``,
     ``inspect``, ``adopt`` or ``charge``."""
     script = compose_script(name, _read(name))
-    return Script(name, script.text, script.sha, _function(name, load_library()))
+    return Script(name, script.text, script.sha, _function(name, load_library().name))
 
 
 @cache
@@ -57,10 +59,15 @@ def load_library() -> Library:
         *map(_read, _SHARED),
         *(b"local function %s()\n%s\nend" % (name.encode(), _read(name)) for name in _CALLS),
     ))  # fmt: skip
-    library = Library(f"fairgate_{hashlib.sha1(text).hexdigest()[:12]}", text)  # noqa: S324 — a name
-    registered = (_registration(name, library) for name in _CALLS)
-    head = f"#!lua name={library.name}".encode()
-    return Library(library.name, b"\n".join((head, text, *registered)))
+    name = f"fairgate_{hashlib.sha1(text).hexdigest()[:12]}"  # noqa: S324 — no secret
+    presence = _function("present", name)
+    text = b"\n".join((
+        b"#!lua name=%s" % name.encode(),
+        text,
+        *(_registration(call, name) for call in _CALLS),
+        b"redis.register_function('%s', function() return 1 end)" % presence,
+    ))  # fmt: skip
+    return Library(name, text, presence)
 
 
 def compose_script(name: str, text: bytes) -> Script:
@@ -77,11 +84,11 @@ def _script(name: str, whole: bytes) -> Script:
     return Script(name, whole, hashlib.sha1(whole).hexdigest().encode())  # noqa: S324 — EVALSHA's digest
 
 
-def _function(name: str, library: Library) -> bytes:
-    return f"{library.name}_{name}".encode()
+def _function(name: str, library: str) -> bytes:
+    return f"{library}_{name}".encode()
 
 
-def _registration(name: str, library: Library) -> bytes:
+def _registration(name: str, library: str) -> bytes:
     flags = b"'no-writes'" if name in _READING else b""
     return b"""
 redis.register_function{function_name = '%s', flags = {%s}, callback = function(keys, args)

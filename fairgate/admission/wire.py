@@ -108,13 +108,23 @@ async def _provide(library: Library, connection: AbstractConnection) -> bool:
     """See to it that the server has ``library``. False where it takes none: too old, of another
     make, full, or these are not for us."""
     try:
-        await connection.send_command("FUNCTION", "LIST", "LIBRARYNAME", library.name)
-        if not await connection.read_response():
+        if not await _has(library, connection):
             await connection.send_command("FUNCTION", "LOAD", "REPLACE", library.text)
             await connection.read_response()
     except ResponseError as error:
         log.info("the store takes no functions; it is sent scripts instead", error=str(error))
         return False
+    return True
+
+
+async def _has(library: Library, connection: AbstractConnection) -> bool:
+    try:
+        await connection.send_command("FCALL", library.presence, 0)
+        await connection.read_response()
+    except ResponseError as error:
+        if "Function not found" in str(error):
+            return False
+        raise
     return True
 
 
