@@ -105,7 +105,7 @@ def test_the_demo_of_the_dashboard_runs_and_shows_who_sends(tmp_path: Path) -> N
     make, replay = re.findall(r"^\$ (.*)$", console, re.MULTILINE)
     port = free_port()
     recipe = subprocess.run(
-        [*make.split(), f"PORT={port}", "--dry-run"],
+        [*make.split(), f"PORT={port}", "--dry-run", "--no-print-directory"],
         cwd=ROOT, capture_output=True, text=True, timeout=30, check=True,
     ).stdout.splitlines()[-1]  # fmt: skip
     logs = {**os.environ, "FAIRGATE_LOGS": str(tmp_path)}

@@ -136,10 +136,10 @@ async def test_an_embedded_store_that_dies_is_started_again_and_told_what_runs()
         held = await replica.acquire(ask())
         with redis.Redis.from_url(store.url) as client:
             os.kill(client.info()["process_id"], signal.SIGKILL)
-        epoch = replica.admission._membership
-        await eventually(lambda: replica.admission._membership != epoch)
+        await eventually(lambda: replica.admission.statistics().outages == 1)
+        await eventually(lambda: replica.admission.statistics().store_up)
         with LedgerView(store.url, wipe=False) as ledger:
-            assert ledger.in_use()["engine:small:e0 seqs"] == 1
+            await eventually(lambda: ledger.in_use().get("engine:small:e0 seqs") == 1)
             await replica.settle(held, Served(cost=TOKENS, tokens=TOKENS, void=False))
             assert ledger.idle()
             assert ledger.tokens() == TOKENS
