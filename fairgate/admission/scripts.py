@@ -2,7 +2,7 @@
 
 The ledger's scripts exist twice, from the same files: as functions of one library for ``FCALL``,
 and one by one for ``EVALSHA``, where a server takes no functions. A script makes the shared pieces
-anew in each of its calls, which takes a quarter of the server's time; a library makes them once.
+anew in each of its calls, which takes a third of the server's instructions; a library does so once.
 """
 
 from __future__ import annotations
