@@ -22,6 +22,7 @@ def not_orphaned(pids: Sequence[int]) -> Iterator[None]:
         [sys.executable, "-IS", __file__, *map(str, pids)],
         stdin=subprocess.PIPE,
         start_new_session=True,
+        env=dict(os.environ),  # a copy: vLLM's threads may change the real one while it starts
     )
     try:
         yield
