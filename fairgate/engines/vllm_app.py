@@ -10,6 +10,7 @@ import importlib
 import multiprocessing
 import os
 import threading
+import time
 from argparse import Namespace
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _starting = threading.Lock()
 _POLL_S = 0.2
 _END_S = 10.0
+_END_POLL_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -198,5 +200,12 @@ async def _end(client: Any) -> None:
 
 
 async def _wait_for(processes: Sequence[BaseProcess]) -> None:
+    """Return when they have ended, or after ``_END_S``.
+
+    Not by ``join``: vLLM's own thread waits for the same processes, and of two that wait the
+    second returns before the first has noted that the process is gone.
+    """
+    until = time.monotonic() + _END_S
     for process in processes:
-        await asyncio.to_thread(process.join, _END_S)
+        while process.is_alive() and time.monotonic() < until:  # noqa: ASYNC110 - no event
+            await asyncio.sleep(_END_POLL_S)
