@@ -36,6 +36,8 @@ class Inbox:
         self._listener: asyncio.Task[Message] | None = None
         self._replay: bytes | None = None
         self._guarded: asyncio.Task[object] | None = None
+        self._cancelled = False
+        """The guarded block was, because the client left."""
         self._gone = False
 
     @property
@@ -118,6 +120,7 @@ class Inbox:
             return
         self._gone = True
         if self._guarded is not None:
+            self._cancelled = True
             self._guarded.cancel()
 
     def __enter__(self) -> None:
@@ -140,7 +143,10 @@ class Inbox:
     ) -> None:
         task, self._guarded = self._guarded, None
         self._deadlines.of(_SOON_S).stop(self)
-        if kind is asyncio.CancelledError and self._gone and was_the_only_cause(task):
+        if not self._cancelled:
+            return
+        self._cancelled = False
+        if was_the_only_cause(task) and kind is asyncio.CancelledError:
             raise ClientGone from None
 
     def late(self) -> None:

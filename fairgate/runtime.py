@@ -86,7 +86,10 @@ class Runtime:
         self.changes: LiveChanges | None = None
         """Of the configuration while it runs; ``None``: it takes part in none."""
         self.engines: list[Engine] = []
-        self._starting: set[asyncio.Task[None]] = set()
+        self._coming: dict[Engine, asyncio.Task[None]] = {}
+        """Engines that were added and still start."""
+        self._going: set[asyncio.Task[None]] = set()
+        """Ends of engines that were removed."""
         self._numbers = itertools.count()
         self._any_model = _is_one_app(config)
 
@@ -170,17 +173,29 @@ class Runtime:
         engine = self._build_engine(lane, name, settings, spec)
         self.engines.append(engine)
         task = asyncio.create_task(_start(engine), name=f"fairgate-start-{name}")
-        self._starting.add(task)
-        task.add_done_callback(self._starting.discard)
+        self._coming[engine] = task
+        task.add_done_callback(lambda _: self._coming.pop(engine))
         return engine
 
-    async def remove_engine(self, engine: Engine) -> None:
-        """One that left, and runs nothing any more.
+    def remove_engine(self, engine: Engine) -> None:
+        """One that left, and runs nothing any more; it is stopped in the background."""
+        task = asyncio.create_task(self._end(engine), name=f"fairgate-end-{engine.name}")
+        self._going.add(task)
+        task.add_done_callback(self._going.discard)
 
-        Cancelled: it is still among the engines, for whoever stops them all.
-        """
+    async def _end(self, engine: Engine) -> None:
+        if (start := self._coming.get(engine)) is not None:
+            start.cancel()
+            await asyncio.wait({start})
         await engine.stop()
         self.engines.remove(engine)
+
+    async def stop_engines(self) -> None:
+        """Stop all engines, also those that just start or end."""
+        for start in self._coming.values():
+            start.cancel()
+        await asyncio.gather(*self._coming.values(), *self._going, return_exceptions=True)
+        await asyncio.gather(*(engine.stop() for engine in self.engines))
 
     async def _follow_changes(self, stack: AsyncExitStack) -> None:
         admin = self.config.admin

@@ -93,7 +93,7 @@ async def serve(
         stop = _drain_on_signals(server, runtime)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(_break_off, server)
-            stack.push_async_callback(_stop_all, runtime.engines)
+            stack.push_async_callback(runtime.stop_engines)
             if file is not None and load is not None:
                 watcher = ConfigWatcher(file, load, config, runtime.apply)
                 _background(stack, watcher.run())
@@ -216,10 +216,6 @@ def _policies(config: Config) -> dict[str, str]:
 def _give_up(starting: asyncio.Task[None], server: uvicorn.Server) -> None:
     if not starting.cancelled() and isinstance(starting.exception(), EngineStartError):
         server.should_exit = True
-
-
-async def _stop_all(engines: Iterable[Engine]) -> None:
-    await asyncio.gather(*(engine.stop() for engine in engines))
 
 
 def _uvicorn(config: Config, app: ASGIApp, host: str, port: int) -> uvicorn.Config:

@@ -38,8 +38,8 @@ class Fleet(Protocol):
     def add_engine(self, lane: str, name: str, spec: Lane, settings: EngineSettings) -> Engine:
         """Make the engine ``name``, and have it started."""
 
-    async def remove_engine(self, engine: Engine) -> None:
-        """Stop one that runs nothing any more."""
+    def remove_engine(self, engine: Engine) -> None:
+        """Have one stopped that runs nothing any more."""
 
 
 log = structlog.get_logger("fairgate.engines")
@@ -243,9 +243,9 @@ class EngineMonitor:
     async def _round(self) -> None:
         await asyncio.gather(*(self._probe(watched) for watched in self._watched.values()))
         for watched in [*self._replaced, *(w for w in self._watched.values() if w.leaving)]:
-            await self._let_go(watched)
+            self._let_go(watched)
 
-    async def _let_go(self, watched: _Watched) -> None:
+    def _let_go(self, watched: _Watched) -> None:
         """One that was removed goes when it runs nothing of ours any more."""
         of = watched.lane, watched.engine.name
         if watched.leaving > 1:
@@ -257,7 +257,7 @@ class EngineMonitor:
                 del self._watched[of]
             log.info("engine is gone", lane=of[0], engine=of[1])
             assert self._fleet is not None  # noqa: S101 — as in _new
-            await self._fleet.remove_engine(watched.engine)
+            self._fleet.remove_engine(watched.engine)
 
     def _is_in_use(self, watched: _Watched) -> bool:
         running = self._requests(watched.lane, watched.engine.name)

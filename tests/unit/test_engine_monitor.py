@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -46,11 +45,10 @@ class Fleet:
         assert isinstance(settings, HttpEngine)
         return Watched(name, settings.url)
 
-    async def remove_engine(self, engine: Engine) -> None:
+    def remove_engine(self, engine: Engine) -> None:
         assert isinstance(engine, Watched)
         self.gone.append(engine.url)
         self.when_gone()
-        await asyncio.sleep(0)
 
 
 def lanes(**urls: str) -> dict[str, Lane]:
