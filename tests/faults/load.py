@@ -163,7 +163,7 @@ class Load:
     async def _attempt(self, name: str, client: Client, wish: Wish, number: int) -> Ending:
         door, http = self.doors[number], self._http
         assert http is not None, "start() comes first"
-        status, body, done = 0, bytearray(), False
+        status, body, done, was_open = 0, bytearray(), False, door.open
         try:
             async with (
                 asyncio.timeout(DEADLINE_S) as patience,
@@ -184,9 +184,9 @@ class Load:
             return Ending(Kind.LOST, f"no end within {DEADLINE_S:g} s, status {status}")
         except (aiohttp.ClientError, OSError) as error:
             # Whoever kills a gateway marks its door first, and keeps it so until it is back.
-            if door.fell or (not door.open and not status):
+            if door.fell or (not (door.open and was_open) and not status):
                 return Ending(Kind.DIED, type(error).__name__)
-            return Ending(Kind.LOST, f"connection ended, status {status}: {type(error).__name__}")
+            return Ending(Kind.LOST, f"connection ended, status {status}: {error!r}")
 
 
 def key_of(tenant: str) -> str:

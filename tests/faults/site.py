@@ -199,6 +199,7 @@ class Site:
         self.store = _store(plan.store, folder)
         self.proxy = StoreProxy(folder, self.store.port) if plan.store == "proxied" else None
         self.engines = [WatchedEngine(folder, i, plan.max_num_seqs) for i in range(plan.engines)]
+        self._served = Counter[str]()
         self.gates = [Gate(folder, i) for i in range(plan.gateways)]
         self.load = Load([gate.door for gate in self.gates], _clients(plan), model=LANE)
         self.capacity = {f"{LANE}:{engine.name}": plan.max_num_seqs for engine in self.engines}
@@ -232,8 +233,8 @@ class Site:
             return None
 
     def doubly_granted(self) -> list[str]:
-        """What engines were given beyond their capacity or twice, since the last call."""
-        found, served = [], Counter[str]()
+        """What engines were given beyond their capacity or twice, as far as it was not told yet."""
+        found = []
         for engine in self.engines:
             for when, sign, name in engine.news():
                 if sign == "!":
@@ -241,8 +242,10 @@ class Site:
                         f"{engine.name} ran more than {engine.max_num_seqs} with {name} at {when}"
                     )
                 elif sign == "=" and name != NAMELESS:
-                    served[name] += 1
-        return found + [f"{name} was served {n} times" for name, n in served.items() if n > 1]
+                    self._served[name] += 1
+                    if self._served[name] > 1:
+                        found.append(f"{name} was served {self._served[name]} times")
+        return found
 
     def _write_config(self) -> None:
         tenants = {**TENANTS, GUEST: 1.0, PROBE: 1.0}

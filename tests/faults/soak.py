@@ -86,8 +86,7 @@ class Soak:
         await load.pause()
         count(figures, load.records[seen:])
         figures.recovery_s = time.monotonic() - healed
-        figures.doubly_granted = len(double := site.doubly_granted())
-        figures.details += double[:10]
+        self._note_double(figures, "after all faults")
         held, quiet = await self._quiet()
         figures.details += held
         look = await self._clean_phase(quiet, figures)
@@ -114,10 +113,19 @@ class Soak:
             chosen = [draw.choice(_ALL)]
             if chosen[0] not in small and draw.random() < _TOGETHER:
                 chosen.append(draw.choice(small))
-            typer.echo(f"{until - time.monotonic():6.0f} s left: {' + '.join(chosen)}", err=True)
+            names = " + ".join(chosen)
+            typer.echo(f"{until - time.monotonic():6.0f} s left: {names}", err=True)
             await self._inject([FAULTS[name] for name in chosen], figures)
             self._site.load.check()
             await asyncio.sleep(draw.uniform(0.5, 2))
+            self._note_double(figures, names)
+
+    def _note_double(self, figures: Figures, since: str) -> None:
+        double = self._site.doubly_granted()
+        figures.doubly_granted += len(double)
+        figures.details += [f"{since}: {what}" for what in double[:3]]
+        if double:
+            typer.echo(f"{len(double)} double-granted", err=True)
 
     async def _inject(self, faults: list[Fault], figures: Figures) -> None:
         began, harms = time.time(), []
