@@ -6,7 +6,8 @@ that with it more ran than ``--max-num-seqs``, counting only those whose client 
 at that moment.
 
 ``POST /faults?kind=status=503&share=0.5`` has every second request from now on spoiled, by the
-simulated engine's own faults; an empty kind ends that.
+simulated engine's own faults; an empty kind ends that. ``POST /disown`` says that a gateway
+stopped: when its lease ends it cannot hang up on what hangs here, so what runs now does not count.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class Watched:
         self._max_num_seqs = max_num_seqs
         self._events = events
         self._running: set[_Answer] = set()
+        self._disowned: set[_Answer] = set()
         self._kind = ""
         self._share = 1.0
         self._due = 0.0
@@ -49,17 +51,19 @@ class Watched:
         if scope["type"] != "http" or scope["method"] != "POST":
             await self._app(scope, receive, send)
         elif scope["path"] == "/faults":
-            await self._switch(scope, send)
+            self._switch(scope)
+            await _done(send)
+        elif scope["path"] == "/disown":
+            self._disowned = set(self._running)
+            await _done(send)
         else:
             await self._serve(scope, receive, send)
 
-    async def _switch(self, scope: Scope, send: Send) -> None:
+    def _switch(self, scope: Scope) -> None:
         asked = parse_qs(scope["query_string"].decode())
         self._kind = asked.get("kind", [""])[0]
         self._share = float(asked.get("share", ["1"])[0])
         self._due = 0.0
-        await send({"type": "http.response.start", "status": 204, "headers": []})
-        await send({"type": "http.response.body", "body": b""})
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await _read(receive)
@@ -85,10 +89,15 @@ class Watched:
         return {**scope, "headers": [*scope["headers"], (HEADER, self._kind.encode())]}
 
     def _connected(self) -> int:
-        return sum(answer.is_connected() for answer in self._running)
+        return sum(answer.is_connected() for answer in self._running - self._disowned)
 
     def _note(self, sign: str, name: str) -> None:
         self._events.write(f"{time.monotonic():.6f} {sign} {name}\n")
+
+
+async def _done(send: Send) -> None:
+    await send({"type": "http.response.start", "status": 204, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
 
 
 async def _read(receive: Receive) -> bytes:

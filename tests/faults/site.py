@@ -164,10 +164,16 @@ class WatchedEngine:
 
     async def spoil(self, kind: str, share: float = 1.0) -> None:
         """See :mod:`tests.faults.engine`; an empty kind ends it."""
-        query = {"kind": kind, "share": str(share)}
+        await self._tell("/faults", kind=kind, share=str(share))
+
+    async def disown(self) -> None:
+        """Count no more what runs now; see :mod:`tests.faults.engine`."""
+        await self._tell("/disown")
+
+    async def _tell(self, path: str, **query: str) -> None:
         async with (
             aiohttp.ClientSession() as http,
-            http.post(f"{self.url}/faults", params=query) as answer,
+            http.post(f"{self.url}{path}", params=query) as answer,
         ):
             assert answer.status == 204, answer.status
 

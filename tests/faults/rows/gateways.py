@@ -36,6 +36,7 @@ async def killed(site: Site) -> AsyncIterator[Harm]:
 async def stopped(site: Site) -> AsyncIterator[Harm]:
     gate = _one_of(site)
     gate.program.send(signal.SIGSTOP)
+    await asyncio.gather(*(engine.disown() for engine in site.engines))
     try:
         yield Harm()
     finally:
