@@ -176,7 +176,6 @@ def _user_spread(run: Run) -> float | None:
 
 _FINISHED: Mapping[str, _Figure] = {
     "interactions completed": lambda run: run.interactions_completed,
-    "… with every call within the SLO": lambda run: run.interactions_in_slo,
     "goodput": lambda run: run.goodput_per_s,
     "useful tokens": useful_tokens,
     "useful engine time": lambda run: run.useful_work_s,
