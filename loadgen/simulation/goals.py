@@ -1,6 +1,7 @@
 """What the policies promise, beside what the runs at hand show of it. Nothing fails by it.
 
-Figures are medians over seeds; what must never happen is counted over all of them. Of a promise
+Figures are medians over seeds, ratios medians of each seed's own ratio, since the same seed sends
+the same calls under every policy; what must never happen is counted over all of them. Of a promise
 whose figure no run has, nothing is said.
 """
 
@@ -103,10 +104,18 @@ def _limited(name: str, found: Policies) -> Iterator[Goal]:
         yield Goal(name, "share refused: rpm", share, "0.2 to 0.4", 0.2 <= share <= 0.4)
         ratio = median(map(throttled_share, ours)) / max(share, 1e-9)
         yield Goal(name, "calls refused, of those under rpm", ratio, "≤ 0.1", ratio <= 0.1)
+    if ours[0].load > 1:
+        yield from _overloaded(name, found)
+
+
+def _overloaded(name: str, found: Policies) -> Iterator[Goal]:
+    if FCFS in found:
+        lost = median(map(throttled_share, found[FCFS]))
+        yield Goal(name, "an overload that lasts: share lost under fcfs", lost, "> 0", lost > 0)
     for policy in (RPM, FCFS):
-        if ours[0].load > 1 and policy in found:
-            for what, figure in _FINISHED.items():
-                ratio = median(map(figure, ours)) / max(median(map(figure, found[policy])), 1e-9)
+        for what, figure in _FINISHED.items():
+            ratio = _ratio(found[OURS], found.get(policy, ()), figure)
+            if ratio is not None:
                 yield Goal(name, f"{what}, of those under {policy}", ratio, "> 1", ratio > 1)
 
 
@@ -143,8 +152,14 @@ def _median(runs: Sequence[Run], figure: _Figure) -> float | None:
 
 
 def _ratio(runs: Sequence[Run], others: Sequence[Run], figure: _Figure) -> float | None:
-    value, other = _median(runs, figure), _median(others, figure)
-    return None if value is None or other is None else value / max(other, 1e-9)
+    """Of the seeds that both have."""
+    beside = {other.seed: figure(other) for other in others}
+    ratios = [
+        value / max(other, 1e-9)
+        for run in runs
+        if (value := figure(run)) is not None and (other := beside.get(run.seed)) is not None
+    ]
+    return median(ratios) if ratios else None
 
 
 def _slowdown(run: Run) -> float | None:
@@ -159,13 +174,15 @@ def _user_spread(run: Run) -> float | None:
     return run.user_spread
 
 
-_FINISHED: Mapping[str, Callable[[Run], float]] = {
+_FINISHED: Mapping[str, _Figure] = {
     "interactions completed": lambda run: run.interactions_completed,
     "goodput": lambda run: run.goodput_per_s,
     "useful tokens": useful_tokens,
+    "useful engine time": lambda run: run.useful_work_s,
 }
 _THROUGHPUT: Mapping[str, _Figure] = {
     "tokens/s to the end": lambda run: run.throughput_tokens_per_s,
     "tokens/s while calls come": lambda run: run.steady_tokens_per_s,
+    "work/s while calls come": lambda run: run.capacity_use,
     "work/s while calls wait": lambda run: run.capacity_use_waiting,
 }

@@ -42,9 +42,15 @@ def _chained(field: str) -> Callable[[Run], float | None]:
 
     def value(run: Run) -> float | None:
         some = run.interactions_completed + run.interactions_broken + run.interactions_refused
-        return float(getattr(run, field)) if some else None
+        figure: float | None = getattr(run, field) if some else None
+        return figure
 
     return value
+
+
+def _least_done(run: Run) -> float | None:
+    shares = run.interactions_done_share.values()
+    return 100 * min(shares) if shares else None
 
 
 def _seconds(ms: float | None) -> float | None:
@@ -64,6 +70,7 @@ COLUMNS = (
     Column("tokens/s to the end", lambda r: r.throughput_tokens_per_s, ",.0f", "higher"),
     Column("capacity used %", lambda r: _percent(r.capacity_use), ".1f"),
     Column("capacity used while calls wait %", lambda r: _percent(r.capacity_use_waiting), ".1f"),
+    Column("sequences used %", lambda r: _percent(r.sequences_use), ".1f"),
     Column("Jain", lambda r: r.jain, ".3f", "higher", chart=True),
     Column(
         "TTFT p99 of the worst tenant, s",
@@ -76,11 +83,16 @@ COLUMNS = (
     Column("interactions done/s", _chained("interactions_per_s"), ".3f", "higher"),
     Column("interactions within the SLO", _chained("interactions_in_slo"), ",.0f", "higher"),
     Column("interactions broken", _chained("interactions_broken"), ",.0f", "lower"),
+    Column("worst tenant's interactions done %", _least_done, ".0f", "higher"),
+    Column("engine s per interaction done", lambda r: r.work_per_interaction_s, ".3f"),
+    Column("engine s per interaction offered", lambda r: r.work_per_offered_interaction_s, ".3f"),
+    Column("useful engine s", _chained("useful_work_s"), ",.0f", "higher"),
     Column("wasted tokens", _chained("wasted_tokens"), ",.0f", "lower", chart=True),
     Column("useful tokens", useful_tokens, ",.0f", "higher"),
     Column("victim slowdown", lambda r: r.victim_slowdown, ".2f", "lower", chart=True),
     Column("share error %", lambda r: _percent(r.share_error), ".1f", "lower", chart=True),
     Column("user spread %", lambda r: _percent(r.user_spread), ".1f", "lower", chart=True),
+    Column("user spread, requests", lambda r: r.user_gap, ".1f"),
     Column("release interval, s", _release_interval, ".2f"),
     Column("bound violations", lambda r: r.bound_violations, ".0f", "lower"),
     Column("service difference / bound", _over_bound, ".2f", "lower", chart=True),

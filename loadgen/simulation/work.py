@@ -16,9 +16,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from fairgate.config import Lane, SimulatedEngine
-from fairgate.engines.simulated.timing import PROFILES, TimingProfile
+from fairgate.engines.simulated.timing import PROFILES
 from loadgen.records import Outcome
-from loadgen.service import Interval
+from loadgen.service import Interval, overlap
 
 _NS = 1_000_000_000
 
@@ -31,15 +31,16 @@ class Work:
     """
 
     def __init__(self, outcomes: Iterable[Outcome], lanes: Mapping[str, Lane]) -> None:
-        engines = dict(named_engines(lanes))
-        profiles = {n: PROFILES[e.profile].at_speed(e.speed) for n, e in engines.items()}
-        self.engines = len(engines)
+        costs = {name: Cost(engine) for name, engine in named_engines(lanes)}
+        self.engines = len(costs)
         """That are simulated; work of others is not known."""
+        self._sequences = sum(engine.max_num_seqs for _, engine in named_engines(lanes))
+        self._held: list[Interval] = []
         slopes: defaultdict[float, float] = defaultdict(float)
         for o in outcomes:
-            if o.result == "completed" and o.engine in engines:
-                sequences = engines[o.engine].max_num_seqs
-                for (start_s, end_s), work_s in _parts(o, profiles[o.engine], sequences):
+            if o.result == "completed" and o.engine in costs:
+                self._held.append((_granted_s(o), o.end_s))
+                for (start_s, end_s), work_s in _parts(o, costs[o.engine]):
                     slope = work_s / max(end_s - start_s, 1e-9)
                     slopes[start_s] += slope
                     slopes[max(end_s, start_s + 1e-9)] -= slope
@@ -60,6 +61,11 @@ class Work:
             return 0.0
         return self._totals[index] + self._slopes[index] * (at_s - self._times[index])
 
+    @property
+    def total_s(self) -> float:
+        """Seconds of work received until the end."""
+        return self._totals[-1] if self._totals else 0.0
+
     def use(self, stretches: Sequence[Interval]) -> float | None:
         """Work received within the stretches (seconds) over what their engines could have given.
 
@@ -68,6 +74,38 @@ class Work:
         available_s = self.engines * sum(end_s - start_s for start_s, end_s in stretches)
         received_s = sum(self.until(end_s) - self.until(start_s) for start_s, end_s in stretches)
         return received_s / available_s if available_s else None
+
+    def running(self, stretches: Sequence[Interval]) -> float | None:
+        """Sequences that calls held within the stretches over ``max_num_seqs``: as :meth:`use`."""
+        available_s = self._sequences * sum(end_s - start_s for start_s, end_s in stretches)
+        held_s = sum(
+            end_s - start_s for held in self._held for start_s, end_s in overlap([held], stretches)
+        )
+        return held_s / available_s if available_s else None
+
+
+class Cost:
+    """The work that calls are for one engine, in seconds."""
+
+    def __init__(self, engine: SimulatedEngine) -> None:
+        self._profile = PROFILES[engine.profile].at_speed(engine.speed)
+        self._per_output_ns = (
+            self._profile.base_ns / engine.max_num_seqs + self._profile.per_sequence_ns
+        )
+
+    def prompt_s(self, prompt_tokens: int) -> float:
+        """Until the first token."""
+        return self._profile.per_prefill_token_ns * prompt_tokens / _NS
+
+    def answer_s(self, prompt_tokens: int, output_tokens: int) -> float:
+        """From the first token to the last."""
+        attended = output_tokens * (prompt_tokens + output_tokens / 2)
+        kv_ns = self._profile.per_kv_token_ns * attended
+        return (self._per_output_ns * output_tokens + kv_ns) / _NS
+
+    def call_s(self, prompt_tokens: int, output_tokens: int) -> float:
+        """The whole call."""
+        return self.prompt_s(prompt_tokens) + self.answer_s(prompt_tokens, output_tokens)
 
 
 def named_engines(lanes: Mapping[str, Lane]) -> list[tuple[str, SimulatedEngine]]:
@@ -80,12 +118,12 @@ def named_engines(lanes: Mapping[str, Lane]) -> list[tuple[str, SimulatedEngine]
     ]
 
 
-def _parts(o: Outcome, profile: TimingProfile, sequences: int) -> Iterator[tuple[Interval, float]]:
+def _parts(o: Outcome, cost: Cost) -> Iterator[tuple[Interval, float]]:
     """When the prompt and the answer were computed, and the seconds of work they are."""
     first_s = o.end_s if o.first_token_s is None else o.first_token_s
-    granted_s = o.sent_s if o.granted_s is None else o.granted_s
-    attended = o.completion_tokens * (o.prompt_tokens + o.completion_tokens / 2)
-    per_output_ns = profile.base_ns / sequences + profile.per_sequence_ns
-    yield (granted_s, first_s), profile.per_prefill_token_ns * o.prompt_tokens / _NS
-    answer_ns = per_output_ns * o.completion_tokens + profile.per_kv_token_ns * attended
-    yield (first_s, o.end_s), answer_ns / _NS
+    yield (_granted_s(o), first_s), cost.prompt_s(o.prompt_tokens)
+    yield (first_s, o.end_s), cost.answer_s(o.prompt_tokens, o.completion_tokens)
+
+
+def _granted_s(o: Outcome) -> float:
+    return o.sent_s if o.granted_s is None else o.granted_s

@@ -65,7 +65,16 @@ def test_shares_are_weighed() -> None:
     assert run.shares == pytest.approx({"a": 0.5, "b": 0.5})
     assert run.share_error == pytest.approx(1.0)  # a got twice its quarter
     assert run.user_spread == pytest.approx(0.0)
+    assert run.user_gap == pytest.approx(0.0)
     assert run_of(even).share_error is None
+
+
+def test_the_gap_of_users_is_told_in_typical_requests() -> None:
+    often = [outcome("a", s, user="often") for s in range(20, 50)]
+    seldom = [outcome("a", s, user="seldom") for s in range(20, 30)]
+    run = run_of([*often, *seldom], contended=True)
+    assert run.user_spread == pytest.approx(0.5)
+    assert run.user_gap == pytest.approx(10)  # 30 and 10 requests, 20 on average
 
 
 def test_a_victim_that_gave_up_counts_with_the_time_it_lost() -> None:

@@ -55,6 +55,25 @@ def test_what_overload_asks_depends_on_the_load() -> None:
     assert found["goodput, of those under fcfs"]
 
 
+def test_ratios_are_of_the_same_calls() -> None:
+    ours = [
+        run("shift", "fairserve", seed=k, capacity_use=use) for k, use in enumerate((0.5, 0.9, 0.7))
+    ]
+    theirs = [
+        run("shift", "fcfs", seed=k, capacity_use=use) for k, use in enumerate((0.5, 0.9, 0.8))
+    ]
+    found = {goal.what: goal.figure for goal in goals([*ours, *theirs])}
+    assert found["work/s while calls come, of those under fcfs"] == 1.0
+
+
+def test_an_overload_in_which_nobody_loses_a_call_does_not_last() -> None:
+    what = "an overload that lasts: share lost under fcfs"
+    some_refused = run_of([outcome("a", 0), refused("a", 9)])
+    ours = run("agents", "fairserve", load=1.5)
+    assert not verdicts(ours, run("agents", "fcfs", load=1.5))[what]
+    assert verdicts(ours, run("agents", "fcfs", some_refused, load=1.5))[what]
+
+
 def test_a_row_tells_figure_limit_and_verdict() -> None:
     found = goals([run("agents", "fairserve", load=0.8, wasted_tokens=630_100)])
     assert goal_rows(found)[1] == ["agents", "wasted tokens", "630,100", "0", "NO"]
@@ -68,6 +87,7 @@ def test_no_promise_is_kept_by_a_figure_that_is_missing() -> None:
     assert set(found) == {
         "violations of VTC's bound: fairserve", "tokens/s to the end, of those under fcfs",
         "tokens/s while calls come, of those under fcfs",
+        "work/s while calls come, of those under fcfs",
     }  # fmt: skip
     found = verdicts(
         run("weights", "fairserve", seed=1, share_error=None),

@@ -53,8 +53,16 @@ def test_half_a_batch_is_less_and_half_the_time_is_half() -> None:
     assert Work(outcomes, LANES).use([(0.0, 2 * end_s)]) == pytest.approx(0.5, abs=0.01)
 
 
+def test_sequences_count_whatever_is_in_them() -> None:
+    outcomes, end_s = served([(1000, 400)])
+    assert Work(outcomes, LANES).running([(0.0, end_s)]) == pytest.approx(1.0)
+    assert Work(outcomes[:2], LANES).running([(0.0, end_s)]) == pytest.approx(0.25)
+    assert Work(outcomes, LANES).running([(0.0, 2 * end_s)]) == pytest.approx(0.5)
+
+
 def test_what_is_not_simulated_has_no_known_work() -> None:
     outcomes, end_s = served([(200, 150)])
     lanes = {"main": Lane(engines=(HttpEngine(url="http://127.0.0.1:1"),))}
     assert Work(outcomes, lanes).use([(0.0, end_s)]) is None
+    assert Work(outcomes, lanes).running([(0.0, end_s)]) is None
     assert Work(outcomes, LANES).use([]) is None
