@@ -310,10 +310,10 @@ def _admitted(reply: list[Any]) -> Admitted | Denied | Unknown | Down:
             return Unknown()
 
 
-def _view(numbers: Sequence[Any]) -> LimitView | None:
+def _view(numbers: Sequence[int]) -> LimitView | None:
     if len(numbers) < _VIEW:
         return None
-    requests, left, reset, tokens, tokens_left, tokens_reset = map(int, numbers)
+    requests, left, reset, tokens, tokens_left, tokens_reset = numbers
     if requests < 0 and tokens < 0:
         return None
     return LimitView(
