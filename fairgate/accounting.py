@@ -57,12 +57,12 @@ class Estimate(Struct, frozen=True, gc=False):
     @property
     def tokens(self) -> int:
         """Prompt and output: what token limits count."""
-        return self.prompt_tokens + self.total_output_tokens
+        return self.prompt_tokens + self.output_tokens * self.choices
 
     @property
     def kv_tokens(self) -> int:
         """Cache that it fills at most; choices share their prompt's."""
-        return self.tokens
+        return self.prompt_tokens + self.output_tokens * self.choices
 
 
 class TokenEstimator:
@@ -82,12 +82,14 @@ class TokenEstimator:
             tokens = self._tokenized(call)
         if tokens is None:
             tokens = math.ceil(call.prompt_bytes / max(bytes_per_token, 0.1))
-        return max(tokens, 1)
+        return tokens or 1
 
     def _tokenized(self, call: Call) -> int | None:
         """``None`` where the ratio must do: no tokenizer, a large prompt, or not only text."""
+        if self._encoding is None:
+            return None
         size = max(call.prompt_bytes, len(call.prompt))  # either is larger: tools, or inline images
-        if self._encoding is None or size > self._exact_bytes:
+        if size > self._exact_bytes:
             return None
         data = bytes(call.prompt)
         parts = texts(data)
@@ -112,10 +114,10 @@ class Estimator:
         """``profile``: of ``app``, as far as it is learned; ``context_tokens``: the lane's."""
         ratio = profile.bytes_per_token if profile else BYTES_PER_TOKEN
         prompt = self._tokens.count(call, ratio)
-        share = min(call.system_bytes / call.prompt_bytes, 1.0) if call.prompt_bytes else 0.0
+        share = min(call.system_bytes / call.prompt_bytes, 1.0) if call.system_bytes else 0.0
         return Estimate(
             prompt_tokens=prompt,
-            system_tokens=round(prompt * share),
+            system_tokens=round(prompt * share) if share else 0,
             output_tokens=_output(call, app, profile, prompt, context_tokens),
             choices=call.choices,
         )
@@ -167,8 +169,10 @@ def cost(
     cache holds it first: what is cached beyond it is taken off the input, and no token counts as
     both. ``output_tokens`` are those of all choices.
     """
-    system = min(system_tokens, prompt_tokens)
-    uncached = max(prompt_tokens - max(cached_tokens, system), 0)
+    system = system_tokens if system_tokens < prompt_tokens else prompt_tokens
+    uncached = prompt_tokens - (cached_tokens if cached_tokens > system else system)
+    if uncached < 0:
+        uncached = 0
     return (
         weights.input_weight * uncached
         + weights.system_weight * system

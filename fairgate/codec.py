@@ -165,6 +165,7 @@ def decode(path: str, body: bytes, *, max_choices: int) -> Call:
     head = _checked_head(layout, fields, max_choices)
     prompt = fields.get(layout.prompt, _NOTHING)
     data = bytes(prompt)
+    options = head.stream_options
     n = max(head.n or 1, head.best_of or 1)
     return Call(
         route=route,
@@ -176,8 +177,8 @@ def decode(path: str, body: bytes, *, max_choices: int) -> Call:
         user=head.user,
         safety_identifier=head.safety_identifier,
         previous_response_id=head.previous_response_id,
-        include_usage=head.stream_options is not None and head.stream_options.include_usage is True,
-        has_tools=bytes(fields.get("tools", b"[]")) not in _NO_TOOLS,
+        include_usage=options is not None and options.include_usage is True,
+        has_tools="tools" in fields and bytes(fields["tools"]) not in _NO_TOOLS,
         prompt=prompt,
         prompt_bytes=prompts.text_bytes(data) + _more_prompt_bytes(layout, fields),
         prompt_token_ids=prompts.token_ids(data) if layout.prompt != "messages" else None,

@@ -70,13 +70,19 @@ class ErrorResponse(NamedTuple):
 
 def lowered(start: Message) -> list[Header]:
     """The headers of ``start``, names in lower case."""
-    return [(bytes(name).lower(), bytes(value)) for name, value in start.get("headers", ())]
+    return [
+        (
+            name.lower() if type(name) is bytes else bytes(name).lower(),  # as mostly
+            value if type(value) is bytes else bytes(value),
+        )
+        for name, value in start.get("headers", ())
+    ]
 
 
 def merged(sent: Iterable[Header], added: Sequence[Header], drop: Container[bytes]) -> list[Header]:
     """``sent`` with ``added`` in place of its headers of those names, and without ``drop``."""
-    replaced = dict(added)
-    return [h for h in sent if h[0] not in replaced and h[0] not in drop] + list(added)
+    replaced = {name for name, _ in added}
+    return [*[h for h in sent if h[0] not in replaced and h[0] not in drop], *added]
 
 
 def request_id(sent: bytes | None) -> str:
@@ -116,22 +122,22 @@ def choice_headers(samples: int, score: float | None, escalated_from: str = "") 
 def limit_headers(view: LimitView) -> list[Header]:
     """Both families of quota headers; nothing for a client without limits."""
     headers = list(_policy(view.limit_requests, view.limit_tokens, view.window_s))
-    state = b""
+    state = ""
     if (limit := view.limit_requests) is not None:
         left = _left(view.remaining_requests, limit)
         reset_ms = _millis(view.reset_requests_s)
         headers.append((b"x-ratelimit-remaining-requests", b"%d" % left))
         headers.append((b"x-ratelimit-reset-requests", _duration(reset_ms)))
-        state = b'"requests";r=%d;t=%d' % (_sf_integer(left), -(-reset_ms // 1000))
+        state = f'"requests";r={_sf_integer(left)};t={-(-reset_ms // 1000)}'
     if (limit := view.limit_tokens) is not None:
         left = _left(view.remaining_tokens, limit)
         reset_ms = _millis(view.reset_tokens_s)
         headers.append((b"x-ratelimit-remaining-tokens", b"%d" % left))
         headers.append((b"x-ratelimit-reset-tokens", _duration(reset_ms)))
-        tokens = b'"tokens";r=%d;t=%d' % (_sf_integer(left), -(-reset_ms // 1000))
-        state = b"%b, %b" % (state, tokens) if state else tokens
+        tokens = f'"tokens";r={_sf_integer(left)};t={-(-reset_ms // 1000)}'
+        state = f"{state}, {tokens}" if state else tokens
     if state:
-        headers.append((b"ratelimit", state))
+        headers.append((b"ratelimit", state.encode()))
     return headers
 
 
@@ -170,13 +176,12 @@ def _millis(seconds: float) -> int:
 def _duration(millis: int) -> bytes:
     if 0 < millis < 1000:
         return b"%dms" % millis
-    seconds, millis = divmod(millis, 1000)
-    minutes, seconds = divmod(seconds, 60)
-    text = (b"%d.%03d" % (seconds, millis)).rstrip(b"0") if millis else b"%d" % seconds
-    if not minutes:
-        return text + b"s"
-    hours, minutes = divmod(minutes, 60)
-    return b"%dh%dm%bs" % (hours, minutes, text) if hours else b"%dm%bs" % (minutes, text)
+    minutes, millis = divmod(millis, 60_000)
+    text = f"{millis / 1000:g}s"
+    if minutes:
+        hours, minutes = divmod(minutes, 60)
+        text = f"{hours}h{minutes}m{text}" if hours else f"{minutes}m{text}"
+    return text.encode()
 
 
 def retry_after(seconds: float, rng: Random) -> int:
@@ -295,4 +300,6 @@ def length(declared: bytes | None) -> int | None:
 
 def _safe(value: str) -> bytes:
     """A header value of visible ASCII and spaces; anything else becomes ``?``."""
+    if value.isascii() and value.isprintable():  # mostly
+        return value.encode()
     return _UNSAFE.sub(b"?", value.encode("ascii", "replace"))

@@ -33,6 +33,7 @@ class Inbox:
     def __init__(self, receive: Receive, deadlines: Deadlines) -> None:
         self._receive = receive
         self._deadlines = deadlines
+        self._soon = deadlines.of(_SOON_S)
         self._listener: asyncio.Task[Message] | None = None
         self._replay: bytes | None = None
         self._guarded: asyncio.Task[object] | None = None
@@ -131,9 +132,8 @@ class Inbox:
         """
         if self._gone:
             raise ClientGone
-        line = self._deadlines.of(_SOON_S)
-        self._guarded = asyncio.current_task(line.loop)
-        line.start(self)
+        self._guarded = asyncio.current_task(self._soon.loop)
+        self._soon.start(self)
 
     def __exit__(
         self,
@@ -142,7 +142,7 @@ class Inbox:
         at: TracebackType | None,
     ) -> None:
         task, self._guarded = self._guarded, None
-        self._deadlines.of(_SOON_S).stop(self)
+        self._soon.stop(self)
         if not self._cancelled:
             return
         self._cancelled = False

@@ -218,8 +218,8 @@ class Pool:
         told = self.lanes[lane].context_tokens
         if told is not None:
             return told
-        statuses = self.monitor.statuses(lane)
-        return min((s.context_tokens for s in statuses if s.context_tokens), default=None)
+        sizes = [s.context_tokens for s in self.monitor.statuses(lane) if s.context_tokens]
+        return min(sizes) if sizes else None
 
     def estimate(self, call: Call, principal: Principal, lane: str, config: Config) -> Estimate:
         """What ``call`` is expected to take on ``lane``."""
@@ -241,7 +241,7 @@ class Pool:
             user=principal.user or principal.key_id,
             app=principal.app,
             key=principal.key_id,
-            lanes=tuple((lane, self.lanes[lane].price) for lane in lanes),
+            lanes=tuple([(lane, self.lanes[lane].price) for lane in lanes]),
             cost=self._cost(estimate, estimate.prompt_tokens, 0, estimate.total_output_tokens),
             tokens=estimate.tokens,
             kv_tokens=estimate.kv_tokens,

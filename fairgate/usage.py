@@ -119,8 +119,13 @@ def usage_of(wire: WireUsage) -> Usage | None:
     if prompt is None:
         return None
     output = wire.completion_tokens if wire.completion_tokens is not None else wire.output_tokens
-    if max(prompt, output or 0) > MOST_TOKENS:
+    prompt, output = _not_negative(prompt), _not_negative(output)
+    if prompt > MOST_TOKENS or output > MOST_TOKENS:
         return None
     details = wire.prompt_tokens_details or wire.input_tokens_details
-    cached = (details.cached_tokens if details else None) or 0
-    return Usage(max(prompt, 0), max(output or 0, 0), min(max(cached, 0), max(prompt, 0)), True)
+    cached = _not_negative(details.cached_tokens) if details is not None else 0
+    return Usage(prompt, output, cached if cached < prompt else prompt, True)
+
+
+def _not_negative(tokens: int | None) -> int:
+    return tokens if tokens is not None and tokens > 0 else 0

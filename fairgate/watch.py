@@ -162,6 +162,8 @@ class Watch:
         if not self.ended:
             self.scanner.cut()
         served = ticket.meter.served(self._observed(ticket))
+        if not self.scanner.response_id:
+            return served
         return replace(served, continues_as=self._next_id(ticket))
 
     def _observed(self, ticket: Ticket) -> Observed:
@@ -184,8 +186,6 @@ class Watch:
 
     def _next_id(self, ticket: Ticket) -> str:
         """The interaction of calls that name this answer as their previous response."""
-        if not self.scanner.response_id:
-            return ""
         who = ticket.principal
         return interaction_id(who.tenant, who.user or who.key_id, self.scanner.response_id)
 

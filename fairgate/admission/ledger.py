@@ -169,14 +169,22 @@ class Ledger:
         """Replace the estimate by what was used; returns grants of this gateway that follow."""
         return notes_of(await self.send_settle(request_id, served))
 
-    def send_settle(self, request_id: str, served: Served) -> asyncio.Future[list[bytes]]:
-        """The same as a future of the reply, for :func:`notes_of`. Cancelled: it is still sent."""
+    def send_settle(
+        self, request_id: str, served: Served, *, now: bool = False
+    ) -> asyncio.Future[list[bytes]]:
+        """The same as a future of the reply, for :func:`notes_of`. Cancelled: it is still sent.
+
+        ``now``: before all else that this turn of the event loop has to do.
+        """
         packed = _pack((
             served.cost, served.tokens, served.void, served.learn, served.output_tokens,
             served.prompt_bytes, served.prompt_tokens, served.continues_as,
         ))  # fmt: skip
         args = (self._now(), request_id, self._gateway, packed, served.record)
-        return self._link.call(self._settle, self._request_keys(request_id), args)
+        taken = self._link.call(self._settle, self._request_keys(request_id), args)
+        if now:
+            self._link.send()
+        return taken
 
     async def cancel(self, request_id: str) -> tuple[GrantNote, ...]:
         """Leave the line or give an unused grant back; returns grants of this gateway."""
@@ -310,10 +318,10 @@ def _admitted(reply: list[Any]) -> Admitted | Denied | Unknown | Down:
             return Unknown()
 
 
-def _view(numbers: Sequence[Any]) -> LimitView | None:
+def _view(numbers: Sequence[int]) -> LimitView | None:
     if len(numbers) < _VIEW:
         return None
-    requests, left, reset, tokens, tokens_left, tokens_reset = map(int, numbers)
+    requests, left, reset, tokens, tokens_left, tokens_reset = numbers
     if requests < 0 and tokens < 0:
         return None
     return LimitView(

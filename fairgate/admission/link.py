@@ -116,6 +116,11 @@ class Link:
         self._pending.append(_Call(script, keys, args, future))
         return future
 
+    def send(self) -> None:
+        """Send what is queued now, not at the end of this turn of the event loop."""
+        if self._wire is not None:
+            self._flush()
+
     async def close(self) -> None:
         """Send what is queued, wait for its replies up to the timeout, then disconnect."""
         calls = (*self._sent, *self._astray, *self._pending)

@@ -74,6 +74,8 @@ class Admission:
         self._ledger = ledger
         self._on_failure = on_failure
         self._waiting: dict[str, Waiter] = {}
+        self._in_line = 0
+        """Of those, the ones that found no free capacity."""
         self._running: dict[str, Held] = {}
         self._owed: dict[str, Served] = {}
         self._arrears: dict[str, Arrears] = {}
@@ -196,6 +198,7 @@ class Admission:
             raise
         finally:
             del self._waiting[ask.id]
+            self._in_line -= waiter.in_line
         self._running[ask.id] = Held(ask, note)
         queue_s = 0.0 if reply.engine else loop.time() - began
         return Grant(note.id, note.lane, note.engine, note.priority, queue_s, reply.limits)
@@ -213,6 +216,7 @@ class Admission:
             return GrantNote(waiter.ask.id, reply.lane, reply.engine, reply.priority)
         ask = waiter.ask
         waiter.in_line = True
+        self._in_line += 1
         timeout_s = ask.continuation_timeout_s if reply.continues else ask.timeout_s
         try:
             async with asyncio.timeout(timeout_s):
@@ -230,7 +234,8 @@ class Admission:
         held = self._running.get(request_id)
         if held is not None:
             held.served = served
-        taken = self._ledger.send_settle(request_id, served)
+        # Who waits in line waits for this capacity: it goes before the rest of the answer.
+        taken = self._ledger.send_settle(request_id, served, now=self._in_line > 0)
         taken.add_done_callback(partial(self._settled, request_id, served))
         return taken
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from http import HTTPStatus
-
 import structlog
 from starlette.types import Message, Receive, Scope, Send
 
@@ -31,6 +29,8 @@ ATTEMPTS = 2
 _OUT_OF_ORDER = frozenset({502, 503, 504})
 """By its own word the engine cannot serve. With 500 it says so of one request, whose own fault it
 may be: that is tried again, but an engine is not given up for it."""
+
+_FAILED = 500
 
 _HOP_BY_HOP = frozenset(
     {
@@ -90,7 +90,7 @@ class Forwarder:
             except Refusal as failure:
                 _log_failure(ticket, failure.message)
             else:
-                if answer.status != HTTPStatus.INTERNAL_SERVER_ERROR:
+                if answer.status != _FAILED:
                     return answer, first
                 answer.close()
                 _log_failure(ticket, "the engine answered 500")

@@ -129,6 +129,18 @@ async def test_a_settled_grant_goes_to_who_waits(gate, ledger):
     assert ledger.tokens() == 20
 
 
+async def test_capacity_that_somebody_waits_for_is_free_before_the_turn_ends(gate, ledger):
+    held = await gate.acquire(ask())
+    second = start(gate.acquire(ask()))
+    await in_line(ledger)
+    gate.settle(held.id, USED)
+    ends = time.monotonic() + 5
+    while ledger.waiting() and time.monotonic() < ends:
+        time.sleep(0.01)  # noqa: ASYNC251 — the event loop gets no turn
+    assert ledger.waiting() == 0
+    gate.settle((await second).id, USED)
+
+
 async def test_cancelled_in_line(gate, ledger):
     held = await gate.acquire(ask())
     waiting = start(gate.acquire(ask("other")))
