@@ -14,6 +14,7 @@ from fairgate.billing.note import Status
 from fairgate.identity import Principal, interaction_id
 from fairgate.inbox import Inbox
 from fairgate.metering import Measured, Observed
+from fairgate.pipe import Pipe, Put, put_of
 from fairgate.runtime import Runtime
 from fairgate.scanners import UsageScanner
 from fairgate.tally import NOBODY, tally
@@ -23,7 +24,7 @@ _NO_ANSWER = UsageScanner()
 _FILES = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
 
 
-class Watch:
+class Watch(Pipe):
     """Stands between the app and the client of one request.
 
     Who serves the request tells it who sends it, its ``ticket`` and, where the app does not end its
@@ -38,6 +39,7 @@ class Watch:
         self._request_id = request_id
         self._inbox = inbox
         self._client_send = client_send
+        self._client_put: Put | None = None
         self._began = time.perf_counter()
         self._first_byte_at: float | None = None
         self._headers: Mapping[bytes, bytes] = {}
@@ -74,6 +76,18 @@ class Watch:
         except OSError:
             self._inbox.leave()  # since ASGI 2.4 a server says so that the client is gone
             raise
+
+    def putting(self) -> Put | None:
+        """Of an answer that has begun. What it takes is looked at as what is sent is."""
+        self._client_put = put_of(self._client_send)
+        return self._put if self._client_put is not None else None
+
+    def _put(self, chunk: bytes) -> bool:
+        passed = self._body(chunk, more=True)
+        if not passed:
+            return True
+        assert self._client_put is not None  # noqa: S101 — else nobody was given this
+        return self._client_put(passed)
 
     def _body(self, chunk: bytes, more: bool) -> bytes:
         """What of it to send on now."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from starlette.types import ASGIApp, Message, Scope
 
 from fairgate.errors import EngineError, EngineUnreachable
+from fairgate.pipe import Put
 
 GRACE_S = 5.0
 """After the disconnect an app may work on for so long, then it is cancelled."""
@@ -141,7 +142,7 @@ class AsgiAnswer:
             parts.append(part)
         return b"".join(parts)
 
-    async def part(self) -> bytes:
+    async def part(self, put: Put | None = None) -> bytes:
         while not self._read:
             if self._failure is not None and self._parts.empty():
                 raise self._failure

@@ -16,6 +16,7 @@ from typing import cast
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from fairgate.errors import EngineError
+from fairgate.pipe import Put
 
 HIGH_WATER_BYTES = 256 * 1024
 """Of an answer that nobody takes; beyond this the engine's sending is slowed."""
@@ -23,6 +24,7 @@ HIGH_WATER_BYTES = 256 * 1024
 MAX_HEAD_BYTES = 64 * 1024
 
 _JOINED_BYTES = 64 * 1024
+_TOO_LONG = "it sends more than an answer may have"
 _CONTINUE = 200  # statuses below announce the real one
 
 
@@ -49,7 +51,10 @@ class Connection(asyncio.Protocol):
         self.max_answer_bytes = max_answer_bytes
         self._transport: asyncio.Transport
         self._answer: HttpAnswer | None = None
-        self._parser = HttpResponseParser(self)
+        self._parts: list[bytes] = []
+        """Of the answer, out of the bytes that are parsed now."""
+        self.on_body = self._parts.append
+        self._parser = HttpResponseParser(self)  # takes `on_body` as it is by now
         self._head_bytes = 0
         self.served = 0
         """Requests that it has carried."""
@@ -99,13 +104,17 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade) as error:
+            self._hand_over()
             self._fail(EngineError(f"no readable HTTP: {error}"))
+            return
+        if self._parts:
+            self._hand_over()
 
     def eof_received(self) -> None:
         answer = self._answer
         if answer is not None and answer.has_begun and _is_open_ended(answer.headers):
             self._answer = None
-            answer.end()
+            answer.end(b"")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost(self)
@@ -116,6 +125,18 @@ class Connection(asyncio.Protocol):
             answer.fail(ConnectionLostUnused("connection closed"))
         else:
             answer.fail(EngineError(type(exc).__name__ if exc else "connection closed"))
+
+    def _hand_over(self) -> None:
+        """Give the answer what came of it: once for all that was read together."""
+        data = self._parsed()
+        if data and self._answer is not None:
+            self._answer.take(data)
+
+    def _parsed(self) -> bytes:
+        parts = self._parts
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        parts.clear()
+        return data
 
     def _fail(self, error: EngineError) -> None:
         if self._answer is not None:
@@ -144,16 +165,12 @@ class Connection(asyncio.Protocol):
         else:
             self._answer.begin(status)
 
-    def on_body(self, data: bytes) -> None:
-        if self._answer is not None:  # else it was closed between two callbacks
-            self._answer.take(data)
-
     def on_message_complete(self) -> None:
         answer = self._answer
         if answer is None or not answer.has_begun:
             return
         self._answer = None
-        answer.end()
+        answer.end(self._parsed())
         if self._parser.should_keep_alive():
             self._freed(self)
         else:
@@ -181,7 +198,9 @@ class HttpAnswer:
         self._paused = False
         self._wants_all = False
         self._complete = False
-        self._failure: EngineError | None = None
+        self._failure: Exception | None = None
+        self._put: Put | None = None
+        """Takes parts in place of the reader."""
         self._waiter: asyncio.Future[None] | None = None
         self._silence: asyncio.TimerHandle | None = None
         self._left_bytes = connection.max_answer_bytes
@@ -210,13 +229,17 @@ class HttpAnswer:
             await self._more()
         return self._taken()
 
-    async def part(self) -> bytes:
+    async def part(self, put: Put | None = None) -> bytes:
         parts = self._parts
         while not parts and not self._complete:
             if self._failure is not None:
                 raise self._failure
+            self._put = put
             self._waiter = waiter = self._loop.create_future()
-            await waiter
+            try:
+                await waiter
+            finally:
+                self._put = None
         if len(parts) == 1 and not self._paused:
             self._held_bytes = 0
             return parts.pop()
@@ -265,16 +288,16 @@ class HttpAnswer:
         if self._paused:
             left_s = self._idle_s  # it is we who do not listen
         if now >= self._ends_at:
-            self._break_off("no end in time")
+            self._break_off(EngineError("no end in time"))
         elif left_s <= 0:
-            self._break_off(f"silent for {self._idle_s:g} s")
+            self._break_off(EngineError(f"silent for {self._idle_s:g} s"))
         else:
             self._silence = self._loop.call_later(
                 min(left_s, self._ends_at - now), self._check_time
             )
 
-    def _break_off(self, why: str) -> None:
-        self.fail(EngineError(why))
+    def _break_off(self, error: Exception) -> None:
+        self.fail(error)
         self._connection.close()
 
     # The connection's side
@@ -284,23 +307,38 @@ class HttpAnswer:
         self._wake()
 
     def take(self, data: bytes) -> None:
-        self._parts.append(data)
-        size = len(data)
-        self._held_bytes += size
-        self._left_bytes -= size
+        """The next bytes, which are not the last."""
+        self._left_bytes -= len(data)
         if self._left_bytes < 0:
-            self._break_off("it sends more than an answer may have")
+            self._break_off(EngineError(_TOO_LONG))
             return
         if self._silence is not None:
             self._heard_at = self._loop.time()
+        if (put := self._put) is None:
+            self._keep(data)
+            return
+        try:
+            if not put(data):
+                self._put = None
+        except Exception as error:
+            self._break_off(error)  # it is for who waits for the part
+
+    def _keep(self, data: bytes) -> None:
+        self._parts.append(data)
+        self._held_bytes += len(data)
         if not self._wants_all:
-            if (waiter := self._waiter) is not None and not waiter.done():
-                waiter.set_result(None)
+            self._wake()
             if self._held_bytes > HIGH_WATER_BYTES and not self._paused:
                 self._paused = True
                 self._connection.pause()
 
-    def end(self) -> None:
+    def end(self, rest: bytes) -> None:
+        """All of it came, with ``rest``."""
+        if len(rest) > self._left_bytes:
+            self._break_off(EngineError(_TOO_LONG))
+            return
+        if rest:
+            self._parts.append(rest)
         self._complete = True
         self._stop_listening()
         if self._paused:
@@ -308,7 +346,7 @@ class HttpAnswer:
             self._connection.resume()
         self._wake()
 
-    def fail(self, error: EngineError) -> None:
+    def fail(self, error: Exception) -> None:
         if not self._complete and self._failure is None:
             self._failure = error
             self._stop_listening()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from fairgate.pipe import Put
+
 
 class Answer(Protocol):
     """An engine's answer that has begun. Whoever holds it must :meth:`close` it."""
@@ -24,10 +26,12 @@ class Answer(Protocol):
     async def read(self) -> bytes:
         """All that is left of it. Raises ``EngineError`` when the engine breaks off."""
 
-    async def part(self) -> bytes:
+    async def part(self, put: Put | None = None) -> bytes:
         """The next bytes, as soon as there are some; empty at its end. Raises ``EngineError``.
 
-        Who does not ask for the next ones slows the engine. Cancelled: no bytes are lost.
+        Bytes that come while this waits may go to ``put`` instead, as long as it takes them, but
+        for the last of the answer; what it raises is raised here. Who does not ask for the next
+        ones slows the engine. Cancelled: no bytes are lost.
         """
 
     def limit_time(self, *, idle_s: float, total_s: float) -> None:

@@ -18,13 +18,14 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
+from fairgate.pipe import Pipe, Put
 from fairgate.within import Deadlines
 
 _CONTROLS = bytes(code for code in range(256) if (code < 0x20 and code != 0x09) or code == 0x7F)
 _NO_BODY = frozenset((204, 304))
 
 
-class Cycle(RequestResponseCycle):
+class Cycle(RequestResponseCycle, Pipe):
     """Writes the head of an answer with what follows it, or at the end of the event loop's turn:
     each write is a system call that wakes the client. Takes names of headers in lower case, as ASGI
     has them."""
@@ -43,6 +44,18 @@ class Cycle(RequestResponseCycle):
             self._begin(message["status"], [*self.default_headers, *message.get("headers", ())])
         else:
             raise RuntimeError(f"an app may not send {kind!r} now")
+
+    def putting(self) -> Put | None:
+        """Of bodies in chunks, whose length nobody has to watch."""
+        return self._put if self.chunked_encoding and self.scope["method"] != "HEAD" else None
+
+    def _put(self, chunk: bytes) -> bool:
+        if self.disconnected:
+            return True
+        if self._head:
+            self._write_head()
+        self.transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+        return not self.flow.write_paused
 
     def _begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self.response_started = True

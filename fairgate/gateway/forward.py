@@ -18,6 +18,7 @@ from fairgate.errors import (
     Unavailable,
 )
 from fairgate.gateway.best_of import BestOf, Reply
+from fairgate.pipe import put_of
 from fairgate.runtime import Runtime
 from fairgate.sampling import Plan
 from fairgate.ticket import SCOPE_KEY, Ticket
@@ -155,13 +156,17 @@ class Forwarder:
 
 
 async def _stream(answer: Answer, part: bytes, ticket: Ticket, send: Send) -> bytes:
-    """All of the answer but its last part, which is returned. A client that reads slowly slows the
-    engine's sending."""
+    """All of the answer but its last part, which is returned.
+
+    While the client reads as fast as the engine writes, parts pass without waking this task; a
+    client that is slower slows the engine's sending.
+    """
     try:
         await send(_start(answer))
+        put = put_of(send)
         while not answer.complete:
             await send({"type": "http.response.body", "body": part, "more_body": True})
-            part = await answer.part()
+            part = await answer.part(put)
     except EngineError as error:
         raise _broken_off(ticket, error) from error
     finally:
