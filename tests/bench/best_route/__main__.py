@@ -11,7 +11,7 @@ import typer
 
 from loadgen.report import markdown_table, plain_table
 from tests.bench.best_route.curves import CUTS, Drops, Setting, simulate
-from tests.bench.best_route.records import SOURCES, Records, load, synthetic
+from tests.bench.best_route.records import SOURCES, Recorded, load, synthetic
 from tests.bench.best_route.world import pair_concentration
 
 
@@ -50,7 +50,7 @@ _HEADINGS = [
 ]
 
 
-def _all_records(data: Path, prompts: int) -> Iterator[Records]:
+def _all_records(data: Path, prompts: int) -> Iterator[Recorded]:
     yield synthetic(prompts, seed=0)
     for name, (file, _, _) in SOURCES.items():
         if (data / file).exists():
