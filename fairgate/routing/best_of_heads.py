@@ -33,12 +33,14 @@ class BestOfHeads:
     learned: Learned
     models: tuple[str, ...]
     weights: Array
-    """Shape (heads, features of the form + scores)."""
+    """Shape (heads, features of the form + scores); of the former there may be fewer than are
+    known: then it is the first ones."""
     bias: Array
 
     def judge(self, form: Array, raw: Array) -> SeveralAnswers:
         """Of the prompt with these features and scores."""
-        logits = self.weights @ np.concatenate((form, raw)) + self.bias
+        known = len(self.weights.T) - len(raw)
+        logits = self.weights @ np.concatenate((form[:known], raw)) + self.bias
         chances = 1 / (1 + np.exp(-np.clip(logits, -_SURE, _SURE)))
         rows = chances.reshape(-1, self.learned.samples).tolist()
         cheaper = len(self.models) - 1
@@ -48,8 +50,8 @@ class BestOfHeads:
         )
 
     def fits(self, form: int, scores: int) -> bool:
-        """Whether it was made for so many features and scores."""
-        return len(self.weights.T) == form + scores
+        """Whether it was made for so many scores, and no more features than these."""
+        return scores <= len(self.weights.T) <= form + scores
 
 
 def heads_of(models: Sequence[str], samples: int) -> int:

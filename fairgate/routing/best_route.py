@@ -8,7 +8,7 @@ the scorer, is as good as the reference lane's one answer; the cost is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from fairgate.configsampling import BestRoute as Settings
@@ -158,7 +158,7 @@ class BestRoute:
         fallback for lanes that no head knows.
         """
         settings = self._settings
-        name = self.reference(tariffs)
+        name = self.reference(success, tariffs)
         quality = {
             lane: (learned or {}).get(lane) or self._by_formula(chance, success[name])
             for lane, chance in success.items()
@@ -181,12 +181,12 @@ class BestRoute:
         """What a right answer is worth decides, not a threshold."""
         return self._settings.price_of_quality is not None
 
-    def reference(self, tariffs: Mapping[str, Tariff]) -> str:
-        """The lane that the others are compared with: the one that is named, else the dearest."""
+    def reference(self, lanes: Collection[str], tariffs: Mapping[str, Tariff]) -> str:
+        """That of ``lanes`` that the others are compared with: the named one, else the dearest."""
         name = self._settings.reference
-        if name is not None and name in tariffs:
+        if name is not None and name in lanes:
             return name
-        return max(tariffs, key=lambda lane: (tariffs[lane].output, lane))
+        return max(lanes, key=lambda lane: (tariffs[lane].output, lane))
 
     def _by_formula(self, success: float, reference: float) -> Sequence[float]:
         right = self._right(success)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from fairgate.accounting import BYTES_PER_TOKEN
 from fairgate.configsampling import BestRoute as Settings
@@ -53,7 +53,8 @@ class ByBestRoute:
         usable = [lane for lane in ordered if lane.up] or ordered
         success = {lane.name: prediction.success[self._models[lane.name]] for lane in lanes}
         tariffs = {lane.name: self._tariff(lane) for lane in usable}
-        learned = self._learned(prediction, tariffs)
+        reference = self._choice.reference(tariffs, tariffs)
+        learned = self._learned(prediction, tariffs, reference)
         chosen = self._choice.choose(
             {lane.name: success[lane.name] for lane in usable},
             tariffs,
@@ -66,7 +67,7 @@ class ByBestRoute:
         first = Action(chosen.lane, chosen.samples)
         at = [lane.name for lane in usable].index(chosen.lane)
         dearer = [Action(lane.name) for lane in usable[at + 1 :]] if self._overflow else []
-        all_learned = tariffs.keys() <= {*learned, self._choice.reference(tariffs)}
+        all_learned = tariffs.keys() <= {*learned, reference}
         return Decision(
             actions=(first, *dearer),
             router=self.name,
@@ -78,7 +79,7 @@ class ByBestRoute:
         )
 
     def _learned(
-        self, prediction: Prediction, tariffs: Mapping[str, Tariff]
+        self, prediction: Prediction, lanes: Collection[str], reference: str
     ) -> Mapping[str, Sequence[float]]:
         """What heads say of the lanes' best of 1, 2, … answers, as far as there are any.
 
@@ -88,10 +89,10 @@ class ByBestRoute:
         if several is None:
             return {}
         known = several.right if self._choice.by_value else several.as_good
-        reference = self._models[self._choice.reference(tariffs)]
-        if not (self._choice.by_value or reference == self._predictor.models[-1]):
+        dearest = self._predictor.models[-1]
+        if not (self._choice.by_value or self._models[reference] == dearest):
             return {}
-        named = {lane: self._models[lane] for lane in tariffs}
+        named = {lane: self._models[lane] for lane in lanes}
         return {lane: known[model] for lane, model in named.items() if model in known}
 
     def _tariff(self, lane: LaneView) -> Tariff:

@@ -28,7 +28,7 @@ class LearnedPredictor:
         best_of, scores = artifact.best_of, len(heads.bias)
         if best_of is not None and not best_of.fits(len(center), scores):
             raise ArtifactError(
-                f"best_of.weights: expected {len(center)} features and {scores} scores, "
+                f"best_of.weights: expected at most {len(center)} features and {scores} scores, "
                 f"got {best_of.weights.shape[1]} numbers"
             )
         self.version = artifact.version()

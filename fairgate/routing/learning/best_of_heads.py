@@ -16,13 +16,17 @@ from fairgate.routing.predictor import Learned
 
 Array = NDArray[np.float64]
 
+FORM_FEATURES = 128
+"""Of those of the form, which are drawn at random: what else it tells is in the scores."""
 PENALTIES = (1.0, 10.0, 100.0)
 """Of the squared weights; the one with the least loss on parts that were held out is taken."""
 
 _FREE_BIAS = 1e-3
 """Penalty that keeps the bias finite where all labels are alike."""
-_MOST_STEPS = 1000
-_CLOSE = 1e-4
+_MOST_STEPS = 300
+_CLOSE = 1e-3
+"""Of a step in log-odds, per deviation of a feature."""
+_LEAST_CHANCE = 0.01
 _SURE = 30.0
 _LEAST_DEVIATION = 1e-3
 
@@ -41,6 +45,7 @@ def fit_best_of(
     """
     labels = np.concatenate([as_good_labels(records), quality_labels(records)], axis=1)
     wanted = labels.reshape(len(records), -1)
+    form = form[:, :FORM_FEATURES]
     mean = scores.mean(axis=0, dtype=np.float64)
     scale = 1 / np.maximum(scores.std(axis=0, dtype=np.float64), _LEAST_DEVIATION)
     x = np.hstack([form, (scores - mean) * scale]).astype(np.float64)
@@ -70,6 +75,8 @@ def logistic(x: Array, wanted: Array, penalty: float) -> tuple[Array, Array]:
     shrink[-1] = _FREE_BIAS
     bound = np.linalg.inv(design.T @ design / 4 + np.diag(shrink))
     weights = np.zeros((design.shape[1], wanted.shape[1]))
+    mean = np.clip(wanted.mean(axis=0), _LEAST_CHANCE, 1 - _LEAST_CHANCE)
+    weights[-1] = np.log(mean / (1 - mean))
     for _ in range(_MOST_STEPS):
         off = _sigmoid(design @ weights) - wanted
         step = bound @ (design.T @ off + shrink[:, None] * weights)
