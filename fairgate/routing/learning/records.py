@@ -30,6 +30,8 @@ Opened = gzip.GzipFile | io.BufferedReader
 PAIR = ("small", "large")
 _COLUMNS = ("task", "prompt", "weak_correct", "strong_correct")
 _MAX_FIELD = 16 * 1024 * 1024
+_PEEKED = 256
+"""Bytes that tell the form; before it there may be blank lines."""
 _ROUNDED = 0.01
 """What chances may lack of 1, or have above it."""
 NOTHING = np.empty((0, 0, 0, 0), np.float32)
@@ -102,8 +104,10 @@ def load(path: Path, prices: Mapping[str, float] | None = None) -> Records:
     """
     try:
         with _opened(path) as file:
-            start = file.read(1)
+            start = file.read(_PEEKED).lstrip()[:1]
             file.seek(0)
+            if not start:
+                raise RecordsError(f"{path}: holds no records")
             records = _from_lines(path, file) if start == b"{" else _from_csv(path, file)
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise RecordsError(f"{path}: cannot be read: {error}") from error
@@ -143,6 +147,8 @@ def _from_csv(path: Path, file: Opened) -> Records:
 def _from_lines(path: Path, file: Opened) -> Records:
     lines = list(_lines(path, file))
     models = tuple(lines[0].scores)
+    if not models:
+        raise RecordsError(f"{path}: record 1: scores: expected two models or more, got none")
     samples = []
     for number, line in enumerate(lines, start=1):
         where = f"{path}: record {number}: scores"
