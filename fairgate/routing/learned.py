@@ -76,4 +76,4 @@ def good_enough(raw: Vector, models: int) -> Vector:
     cheaper = raw[..., : models - 1]
     own = raw.shape[-1] > models
     enough = raw[..., models:] if own else (1 + cheaper - raw[..., models - 1 :]) / 2
-    return np.asarray(np.clip(enough, 0, 1), np.float32)
+    return np.asarray(np.minimum(np.maximum(enough, 0), 1), np.float32)

@@ -11,7 +11,7 @@ import typer
 
 from loadgen.report import markdown_table, plain_table
 from tests.bench.best_route.curves import CUTS, Drops, Setting, simulate
-from tests.bench.best_route.records import SOURCES, Recorded, load, synthetic
+from tests.bench.best_route.records import SOURCES, Recorded, load, synthetic, two_engines
 from tests.bench.best_route.world import pair_concentration
 
 
@@ -33,8 +33,8 @@ def main(
     """
     rows = [["records", "kappa", "quality", "rule", *_HEADINGS]]
     for records in _all_records(data, prompts):
-        fitted = pair_concentration(records)
-        for kappa in (0.25, 0.5, 1.0, fitted, 4.0) if records.name != "nine-models" else (0.5, 2.0):
+        fitted = pair_concentration(records) if records.small.shape[1] > 1 else 2.0
+        for kappa in (0.25, 0.5, 1.0, fitted, 4.0) if records.name in _WIDE else (0.5, 2.0):
             setting = Setting(kappa, accuracy, price_ratio)
             runs = [simulate(records, setting, seed) for seed in range(splits)]
             for key in runs[0]:
@@ -50,8 +50,13 @@ _HEADINGS = [
 ]
 
 
+_WIDE = ("synthetic", "mmlu-pro")
+"""Records for which more concentrations are tried."""
+
+
 def _all_records(data: Path, prompts: int) -> Iterator[Recorded]:
     yield synthetic(prompts, seed=0)
+    yield two_engines()
     for name, (file, _, _) in SOURCES.items():
         if (data / file).exists():
             yield load(name, data)

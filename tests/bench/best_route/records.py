@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fairgate.routing.encoders.base import Encoded
 from fairgate.routing.encoders.ngrams import NGrams
+from tests.bench.routing_real import labelled
 
 Array = NDArray[np.float64]
 
@@ -65,6 +66,16 @@ def load(name: str, folder: Path) -> Recorded:
     right = outcomes.astype(float)
     prompts = [row["prompt"] for row in rows]
     return Recorded(name, (*small, reference), prompts, tasks, right[:, :-1], right[:, -1])
+
+
+def two_engines() -> Recorded:
+    """What SmolLM2-135M and Qwen2.5-Coder-0.5B answered to the tasks that ``routing_real`` makes:
+    labels that come with the project, one answer each at temperature 0."""
+    known = labelled.load(labelled.SHIPPED).records
+    names = sorted(set(known.tasks))
+    right = known.quality.astype(float)
+    tasks = np.array([names.index(task) for task in known.tasks])
+    return Recorded("two-engines", known.models, known.prompts, tasks, right[:, :-1], right[:, -1])
 
 
 def synthetic(prompts: int, seed: int) -> Recorded:
