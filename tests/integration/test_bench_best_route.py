@@ -92,7 +92,19 @@ async def test_what_an_engine_is_told_to_be(capsys: pytest.CaptureFixture[str]) 
 def test_the_command_prints_a_table(tmp_path) -> None:
     app = typer.Typer()
     app.command()(main)
-    result = CliRunner().invoke(app, ["--data", str(tmp_path), "--splits", "2", "--prompts", "600"])
+    result = CliRunner().invoke(
+        app,
+        [
+            "--data",
+            str(tmp_path),
+            "--splits",
+            "2",
+            "--prompts",
+            "600",
+            "--only",
+            "synthetic,mmlu-pro",
+        ],
+    )
     assert result.exit_code == 0, result.output
     assert "mmlu-pro: left out" in result.output
     assert "synthetic" in result.output
