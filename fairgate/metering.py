@@ -153,7 +153,7 @@ class TokenMeter:
         if self.routed.on_end is not None:
             prompt, output = served.prompt_tokens, served.tokens - served.prompt_tokens
             ended, score = observed.ended, observed.score
-            outcome = Outcome(observed.lane, engine_s, prompt, output, ended, score)
+            outcome = Outcome(observed.lane, engine_s, prompt, output, ended, score, call.choices)
             self.routed.on_end(self.routed, outcome)
         return served
 

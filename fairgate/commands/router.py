@@ -65,6 +65,10 @@ def train(
         artifact.save(trained.artifact, out)
         made = load_predictor(out)
     typer.echo(f"{out}: {made.version}, {len(outcomes)} records of {', '.join(made.models)}")
+    if made.best_of is not None:
+        typer.echo(
+            f"heads for 1 to {made.best_of.samples} answers, picked by {made.best_of.scorer}"
+        )
 
 
 @router_app.command()
@@ -91,10 +95,14 @@ def evaluate(
     data: Data,
     trained: Trained = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    prices: Annotated[
+        Path | None,
+        typer.Option(help="JSON object: price of each model; shows what several answers save."),
+    ] = None,
 ) -> None:
     """Route the prompts of DATA and compare with what both models made of them."""
     with _told():
-        result = evaluation.evaluate(load_predictor(trained), records.load(data))
+        result = evaluation.evaluate(load_predictor(trained), records.load(data), _prices(prices))
     if as_json:
         typer.echo(evaluation.as_json(result))
         return
@@ -117,6 +125,9 @@ def explain(
         typer.echo(
             f"{model:12} answers well {said.success[model]:.3f}, suffices {said.enough[model]:.3f}"
         )
+        if said.several is not None and model in said.several.as_good:
+            chances = " ".join(f"{p:.3f}" for p in said.several.as_good[model])
+            typer.echo(f"{'':12} best of 1, 2, … as good as {predictor.models[-1]}: {chances}")
     typer.echo(f"support      {said.support:.2f}")
     typer.echo(f"goes to      {Hybrid(predictor.artifact).choose(said, quality)}")
 

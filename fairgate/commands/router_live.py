@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Annotated, BinaryIO, cast, get_args
+from typing import Annotated, BinaryIO, Literal, cast, get_args
 
 import aiohttp
 import msgspec
@@ -16,13 +17,32 @@ import typer
 
 from fairgate import configfile
 from fairgate.errors import EngineError
+from fairgate.labelling.choosing import MOST_ANSWERS
 from fairgate.labelling.engine import Asked
 from fairgate.labelling.feedback import joined
-from fairgate.labelling.run import By, Labeller, Prompt, decode_prompt, encode_label
+from fairgate.labelling.run import By, Labeller, Prompt, Several, decode_prompt, encode_label
 from fairgate.routing.listening import listen
 from fairgate.runtime import EMBEDDED
+from fairgate.scoring.agreement import Agreement
+from fairgate.scoring.base import Scorer
+from fairgate.scoring.log_probability import LogProbability
+from fairgate.scoring.self_consistency import SelfConsistency
 
 _METHODS = (*get_args(By), "feedback")
+
+
+class _Event(msgspec.Struct):
+    event: str = ""
+
+
+_decode_event = msgspec.json.Decoder(_Event).decode
+
+ScorerName = Literal["log-probability", "self-consistency", "agreement"]
+_SCORERS: Mapping[ScorerName, Callable[[], Scorer]] = {
+    "log-probability": LogProbability,
+    "self-consistency": SelfConsistency,
+    "agreement": Agreement,
+}
 
 
 def record(
@@ -69,11 +89,20 @@ def label(
     judge: Annotated[str, typer.Option(help="MODEL=URL of the judging model.")] = "",
     max_tokens: Annotated[int, typer.Option(min=1, help="Of an answer.")] = 512,
     at_once: Annotated[int, typer.Option(min=1, help="Prompts in work at a time.")] = 8,
+    samples: Annotated[
+        int, typer.Option(min=1, max=MOST_ANSWERS, help="Answers of each model to each prompt.")
+    ] = 1,
+    scorer: Annotated[
+        ScorerName, typer.Option(help="With several answers: the pool's best_of.scorer.")
+    ] = "log-probability",
+    most: Annotated[int, typer.Option(min=1, help="Most answers that it picks among.")] = 5,
+    temperature: Annotated[float, typer.Option(min=0, help="Of several answers.")] = 1.0,
 ) -> None:
     """Score models' answers to the prompts in DATA; asks engines for the answers that are missing.
 
-    ``--by feedback`` joins records of live traffic with the feedback they were given. Exits with 1
-    if a prompt could not be labelled.
+    With --samples also says how often the scorer picks which: what heads for best of n learn from.
+    DATA may be what `router record --prompts` wrote. ``--by feedback`` joins such records with the
+    feedback they were given. Exits with 1 if a prompt could not be labelled.
     """
     if by not in _METHODS:
         raise typer.BadParameter(f"expected {', '.join(_METHODS)}, got '{by}'", param_hint="--by")
@@ -84,15 +113,20 @@ def label(
             file.writelines(orjson.dumps(x, option=orjson.OPT_APPEND_NEWLINE) for x in found)
             done, failed = len(found), 0
         else:
-            prompts = [_prompt(number, line) for number, line in lines]
+            prompts = [_prompt(number, line) for number, line in lines if not _is_feedback(line)]
             engines = dict(_named(text, "--engine") for text in engine or ())
             asked = _named(judge, "--judge") if judge else None
+            several = None
+            if samples > 1:
+                made = _SCORERS[scorer]()
+                several = Several(samples, min(most, samples), made, scorer, temperature)
             work = _label(
                 file,
                 cast("By", by),
                 prompts,
                 engines,
                 asked,
+                several,
                 max_tokens=max_tokens,
                 at_once=at_once,
             )
@@ -108,6 +142,7 @@ async def _label(
     prompts: list[Prompt],
     engines: dict[str, str],
     judge: tuple[str, str] | None,
+    several: Several | None,
     *,
     max_tokens: int,
     at_once: int,
@@ -119,6 +154,7 @@ async def _label(
             by,
             {model: Asked(session, url, model) for model, url in engines.items()},
             Asked(session, judge[1], judge[0]) if judge else None,
+            several=several,
             max_tokens=max_tokens,
             at_once=at_once,
         )
@@ -139,6 +175,13 @@ def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 yield number, line
+
+
+def _is_feedback(line: bytes) -> bool:
+    """A line of `router record` that tells a score, and holds no prompt."""
+    with contextlib.suppress(msgspec.DecodeError):
+        return _decode_event(line).event == "scored"
+    return False
 
 
 def _prompt(number: int, line: bytes) -> Prompt:

@@ -7,8 +7,11 @@ from http import HTTPStatus
 from typing import Any
 
 import aiohttp
+import orjson
 
 from fairgate.errors import EngineError
+from fairgate.gateway.answers import read_choices
+from fairgate.scoring.base import Answer
 
 _TRIES = 3
 _BUSY = HTTPStatus.TOO_MANY_REQUESTS
@@ -27,30 +30,50 @@ class Asked:
 
     async def answer(self, prompt: str, *, max_tokens: int) -> str:
         """The text of its answer at temperature 0. Raises ``EngineError`` after three tries."""
-        model = await self._known_model()
-        body = {
-            "model": model,
+        (answer,) = await self.answers(prompt, 1, max_tokens=max_tokens, temperature=0.0)
+        return answer.text
+
+    async def answers(
+        self,
+        prompt: str,
+        count: int,
+        *,
+        max_tokens: int,
+        temperature: float,
+        logprobs: bool = False,
+    ) -> list[Answer]:
+        """``count`` answers to the same prompt, asked for in one request.
+
+        Raises ``EngineError`` after three tries, or where there are not so many.
+        """
+        body: dict[str, Any] = {
+            "model": await self._known_model(),
             "messages": [{"role": "user", "content": prompt}],
             "max_tokens": max_tokens,
-            "temperature": 0,
+            "temperature": temperature,
         }
+        if count > 1:
+            body["n"] = count
+        if logprobs:
+            body["logprobs"] = True
         told = await self._call("POST", "/v1/chat/completions", body)
-        try:
-            return str(told["choices"][0]["message"]["content"] or "")
-        except (KeyError, IndexError, TypeError):
-            raise EngineError(f"{self._url}: answered without a message: {told!r:.120}") from None
+        choices = read_choices(told)
+        if choices is None or len(choices.answers) != count:
+            raise EngineError(
+                f"{self._url}: expected an answer with {count} choices, got {told[:120]!r}"
+            )
+        return choices.answers
 
     async def _known_model(self) -> str:
         if not self._model:
             told = await self._call("GET", "/v1/models", None)
             try:
-                self._model = str(told["data"][0]["id"])
-            except (KeyError, IndexError, TypeError):
+                self._model = str(orjson.loads(told)["data"][0]["id"])
+            except (ValueError, KeyError, IndexError, TypeError):
                 raise EngineError(f"{self._url}: lists no models") from None
         return self._model
 
-    async def _call(self, method: str, path: str, body: object) -> Any:
-        """The decoded answer; ``Any``: it is another server's."""
+    async def _call(self, method: str, path: str, body: object) -> bytes:
         why = ""
         for attempt in range(_TRIES):
             try:
@@ -58,11 +81,11 @@ class Asked:
                     method, self._url + path, json=body, headers=self._headers
                 ) as told:
                     if told.status == HTTPStatus.OK:
-                        return await told.json(content_type=None)
+                        return await told.read()
                     why = f"answered {told.status}: {(await told.text())[:120]}"
                     if told.status < HTTPStatus.INTERNAL_SERVER_ERROR and told.status != _BUSY:
                         break
-            except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            except (aiohttp.ClientError, TimeoutError) as error:
                 why = str(error) or type(error).__name__
             await asyncio.sleep(0.5 * 2**attempt)
         raise EngineError(f"{self._url}: {why}")

@@ -9,7 +9,8 @@ from typing import Any
 def joined(records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Labels of the served requests that have a prompt and a score, as their score comes.
 
-    Records without prompts, which nobody can train on, are passed over.
+    Records without prompts, which nobody can train on, are passed over, and those of several
+    answers: the best of them says nothing of how good one answer is.
     """
     served: dict[str, dict[str, Any]] = {}
     for record in records:
@@ -18,7 +19,8 @@ def joined(records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             served[known] = record
             continue
         request = served.pop(known, {})
-        if record.get("event") == "scored" and request.get("prompt"):
+        alone = request.get("samples", 1) == 1
+        if record.get("event") == "scored" and request.get("prompt") and alone:
             yield {
                 "prompt": request["prompt"],
                 "task": request.get("app") or "live",

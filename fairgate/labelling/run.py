@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import msgspec
@@ -11,8 +12,10 @@ from msgspec import Meta, Struct, field
 
 from fairgate.errors import EngineError
 from fairgate.labelling import judge as judges
+from fairgate.labelling.choosing import chosen
 from fairgate.labelling.engine import Asked
 from fairgate.labelling.exact import Check, matches, passes
+from fairgate.scoring.base import Answer, Scorer
 
 By = Literal["exact", "unit", "judge", "pairwise"]
 
@@ -26,18 +29,35 @@ class Prompt(Struct):
     """The right answer, for ``exact``."""
     check: Check | None = None
     """For ``unit``."""
-    answers: dict[str, str] = field(default_factory=dict)
-    """By model; what is missing is asked for."""
+    answers: dict[str, str | list[str]] = field(default_factory=dict)
+    """By model, one or several; what is missing is asked for."""
 
 
 class Label(Struct, omit_defaults=True):
     """One line of the output: what ``fairgate router train`` reads."""
 
     prompt: str
-    scores: dict[str, float]
-    """By model, 0 to 1."""
+    scores: dict[str, float | list[float]]
+    """By model, 0 to 1; where several answers were asked for, of each."""
     task: str | int | None = None
-    answers: dict[str, str] = field(default_factory=dict)
+    answers: dict[str, str | list[str]] = field(default_factory=dict)
+    chosen: dict[str, list[list[float]]] = field(default_factory=dict)
+    """By model, for 1, 2, … answers: how often each is the one that the scorer picks."""
+    scorer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Several:
+    """Several answers of each model to each prompt, among which a scorer picks."""
+
+    samples: int
+    """Answers asked for."""
+    most: int
+    """Most of them that are picked among."""
+    scorer: Scorer
+    name: str
+    """The scorer's, in the configuration."""
+    temperature: float = 1.0
 
 
 class Labeller:
@@ -53,12 +73,14 @@ class Labeller:
         engines: Mapping[str, Asked],
         judge: Asked | None = None,
         *,
+        several: Several | None = None,
         max_tokens: int = 512,
         at_once: int = 8,
     ) -> None:
         self._by = by
         self._engines = engines
         self._judge = judge
+        self._several = several
         self._max_tokens = max_tokens
         self._at_once = asyncio.Semaphore(at_once)
 
@@ -81,16 +103,46 @@ class Labeller:
 
     async def label(self, prompt: Prompt) -> Label:
         """Raises ``EngineError``, also for a prompt that says nothing to score its answers by."""
-        answers = dict(prompt.answers)
-        for model, engine in self._engines.items():
-            if model not in answers:
-                answers[model] = await engine.answer(prompt.prompt, max_tokens=self._max_tokens)
+        answers = {model: await self._answers(prompt, model) for model in self._models(prompt)}
         last = (list(self._engines) or list(answers) or [""])[-1]
+        reference = answers[last][0].text if last in answers else ""
         scores = {
-            model: await self._score(prompt, answer, answers.get(last, ""))
-            for model, answer in answers.items()
+            model: [await self._score(prompt, answer.text, reference) for answer in of]
+            for model, of in answers.items()
         }
-        return Label(prompt.prompt, scores, prompt.task, answers)
+        texts = {model: [answer.text for answer in of] for model, of in answers.items()}
+        several = self._several
+        if several is None:
+            one = {model: of[0] for model, of in scores.items()}
+            return Label(prompt.prompt, {**one}, prompt.task, {m: t[0] for m, t in texts.items()})
+        chances = {
+            model: await chosen(several.scorer, prompt.prompt, of, several.most)
+            for model, of in answers.items()
+        }
+        return Label(prompt.prompt, {**scores}, prompt.task, {**texts}, chances, several.name)
+
+    def _models(self, prompt: Prompt) -> list[str]:
+        return [*prompt.answers, *(m for m in self._engines if m not in prompt.answers)]
+
+    async def _answers(self, prompt: Prompt, model: str) -> list[Answer]:
+        several = self._several
+        count = 1 if several is None else several.samples
+        known = prompt.answers.get(model)
+        if known is not None:
+            texts = [known] if isinstance(known, str) else known
+            if len(texts) != count:
+                raise EngineError(
+                    f"answers.{model}: expected {count} for the prompt {prompt.prompt[:40]!r}, "
+                    f"got {len(texts)}"
+                )
+            return [Answer(text) for text in texts]
+        return await self._engines[model].answers(
+            prompt.prompt,
+            count,
+            max_tokens=self._max_tokens,
+            temperature=0.0 if several is None else several.temperature,
+            logprobs=several is not None and several.scorer.needs_logprobs,
+        )
 
     async def _score(self, prompt: Prompt, answer: str, reference: str) -> float:
         if self._by == "exact":

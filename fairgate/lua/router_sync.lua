@@ -6,7 +6,8 @@
 -- ARGV  1 version of the weights seen   2 place in the order seen   3 how long all is kept, ms
 --       4 rows that changed (n)   then n times: row, changes (float32, little-endian), labels
 --       then interactions that are new (m)   then m times: interaction, lane
---       then for each debt: requests since the last time
+--       then the debt to begin with
+--       then for each debt: requests since the last time, what it moved by estimate
 -- Reply {version, place, rows…, interactions…, debts…, who records}: three of them lists
 --       rows         row, weights, labels …; empty if the version was seen
 --       interactions interaction, lane …: at most 1,000 since the place that was seen
@@ -87,10 +88,16 @@ for i = 1, #since, 2 do
 end
 
 local debts = {}
+local first_debt = tonumber(nextarg())
 for i = 5, #KEYS do
-  local requests = tonumber(nextarg())
+  local requests, moved = tonumber(nextarg()), tonumber(nextarg())
   if requests > 0 then
     call('HINCRBY', KEYS[i], 'requests', requests)
+    call('PEXPIRE', KEYS[i], ARGV[3])
+  end
+  if moved ~= 0 then
+    local debt = tonumber(call('HGET', KEYS[i], 'debt') or first_debt)
+    call('HSET', KEYS[i], 'debt', string.format('%.17g', math.max(0, debt + moved)))
     call('PEXPIRE', KEYS[i], ARGV[3])
   end
   local known = call('HMGET', KEYS[i], 'debt', 'requests', 'judged')

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fairgate.errors import ArtifactError
 from fairgate.routing import tensors
+from fairgate.routing.best_of_heads import BestOfHeads, arrays_of, metadata_of, read_best_of
 from fairgate.routing.encoders.base import WORDS, Buckets, Encoded
 from fairgate.routing.families import Families, families_arrays, read_families
 from fairgate.routing.fields import Fields
@@ -98,23 +99,31 @@ class Artifact:
     support: Support
     families: Families | None = None
     """From few labels: gives the scores in place of ``heads``, and bounds the support."""
+    best_of: BestOfHeads | None = None
+    """From records of several answers: what the best of n is worth."""
 
-    def raw(self, encoded: Encoded) -> Array:
-        """The score of each head."""
-        return self.heads.raw(encoded) if self.families is None else self.families.raw(encoded)
+    def raw(self, encoded: Encoded, form: Array | None = None) -> Array:
+        """The score of each head. ``form``: of ``heads.form``, where it is known."""
+        if self.families is None:
+            return self.heads.raw(encoded, form)
+        return self.families.raw(encoded)
 
     def version(self) -> str:
         """Changes whenever the content does."""
         digest = sha256(msgspec.json.encode(self.description))
         for _, array in sorted(_arrays(self).items()):
             digest.update(array.tobytes())
+        if self.best_of is not None:
+            digest.update(msgspec.json.encode(self.best_of.learned))
         return f"{self.description.method}-{self.description.encoder}-{digest.hexdigest()[:12]}"
 
 
 def save(artifact: Artifact, path: Path) -> None:
     """Write ``artifact`` as safetensors. Weights are rounded to 16 bits."""
-    description = msgspec.json.encode(artifact.description).decode()
-    tensors.write(path, _arrays(artifact), {"fairgate-router": description})
+    metadata = {"fairgate-router": msgspec.json.encode(artifact.description).decode()}
+    if artifact.best_of is not None:
+        metadata |= metadata_of(artifact.best_of)
+    tensors.write(path, _arrays(artifact), metadata)
 
 
 def load(path: Path) -> Artifact:
@@ -124,7 +133,9 @@ def load(path: Path) -> Artifact:
     """
     arrays, metadata = tensors.read(path)
     try:
-        return _from_arrays(_description(metadata), arrays)
+        found = _from_arrays(_description(metadata), arrays)
+        best_of = read_best_of(Fields(arrays), metadata, found.description.models)
+        return replace(found, best_of=best_of)
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {error}") from error
 
@@ -166,6 +177,8 @@ def _arrays(artifact: Artifact) -> dict[str, NDArray[Any]]:
         full[f"calibration{number}"] = knots
     if artifact.families is not None:
         full |= families_arrays(artifact.families)
+    if artifact.best_of is not None:
+        full |= arrays_of(artifact.best_of)
     return (
         {n: a.astype(np.float16) for n, a in half.items()}
         | {n: a.astype(np.float32) for n, a in full.items()}

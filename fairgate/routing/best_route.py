@@ -8,7 +8,7 @@ the scorer, is as good as the reference lane's one answer; the cost is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from fairgate.configsampling import BestRoute as Settings
@@ -143,7 +143,7 @@ class BestRoute:
         prompt_tokens: float,
         output_tokens: Mapping[str, float],
         *,
-        quality: Mapping[str, Sequence[float]] | None = None,
+        learned: Mapping[str, Sequence[float]] | None = None,
         threshold: float | None = None,
         most: int | None = None,
     ) -> Option:
@@ -152,36 +152,45 @@ class BestRoute:
         Of the reference lane one answer is asked at most. ``threshold``: this request's own.
         ``most``: no more answers than so many, such as 1 for a stream that cannot wait.
 
-        ``quality`` are learned heads' (:mod:`fairgate.routing.learning.best_of_heads`) in place of
-        the formulas', which are for where only single answers were ever seen: under a threshold the
-        probability of an answer as good as the reference's (whose own is 1); against a price that
-        of a right answer, of the reference lane too.
+        ``learned`` is what heads say of the best of 1, 2, … answers, by lane: under a threshold the
+        probability of an answer as good as the reference's (whose own is 1); where
+        :attr:`by_value`, that of a right answer, of the reference lane too. The formulas are the
+        fallback for lanes that no head knows.
         """
         settings = self._settings
-        name = settings.reference
-        if name is None or name not in success:
-            name = max(success, key=lambda lane: (tariffs[lane].output, lane))
-        by_value = settings.price_of_quality is not None
-        if quality is None:
-            quality = self._quality(success, name, by_value=by_value)
-        others = {lane: chances[:most] for lane, chances in quality.items() if lane != name}
+        name = self.reference(success, tariffs)
+        quality = {
+            lane: (learned or {}).get(lane) or self._by_formula(chance, success[name])
+            for lane, chance in success.items()
+            if lane != name
+        }
+        others = {
+            lane: chances[: min(most or settings.max_samples, settings.max_samples)]
+            for lane, chances in quality.items()
+        }
         ways = options(others, tariffs, prompt_tokens, output_tokens)
         cost = _cost(tariffs[name], prompt_tokens, output_tokens[name])
         if settings.price_of_quality is None:
             wanted = settings.threshold if threshold is None else threshold
             return cheapest(ways, Option(name, 1, 1.0, cost), wanted)
-        reference = Option(name, 1, quality[name][0], cost)
-        return best_value(ways, reference, settings.price_of_quality)
+        (right, *_) = (learned or {}).get(name) or (success[name],)
+        return best_value(ways, Option(name, 1, right, cost), settings.price_of_quality)
 
-    def _quality(
-        self, success: Mapping[str, float], reference: str, *, by_value: bool
-    ) -> dict[str, Sequence[float]]:
-        right: dict[str, Sequence[float]] = {
-            lane: self._right(chance) for lane, chance in success.items() if lane != reference
-        }
-        if by_value:
-            return {**right, reference: (success[reference],)}
-        return {lane: as_good(chances, success[reference]) for lane, chances in right.items()}
+    @property
+    def by_value(self) -> bool:
+        """What a right answer is worth decides, not a threshold."""
+        return self._settings.price_of_quality is not None
+
+    def reference(self, lanes: Collection[str], tariffs: Mapping[str, Tariff]) -> str:
+        """That of ``lanes`` that the others are compared with: the named one, else the dearest."""
+        name = self._settings.reference
+        if name is not None and name in lanes:
+            return name
+        return max(lanes, key=lambda lane: (tariffs[lane].output, lane))
+
+    def _by_formula(self, success: float, reference: float) -> Sequence[float]:
+        right = self._right(success)
+        return right if self.by_value else as_good(right, reference)
 
     def _right(self, success: float) -> list[float]:
         """:func:`best_of_success`, between its values on the grid."""

@@ -22,7 +22,7 @@ from fairgate.routing.encoders.ngrams import NGrams
 from fairgate.routing.library import Knowledge
 from fairgate.routing.mess_plus import MessPlus
 from fairgate.routing.most_free import MostFree
-from fairgate.routing.predictor import Prediction, Vector
+from fairgate.routing.predictor import Prediction, Predictor, Vector
 from fairgate.routing.price_order import PriceOrder
 from fairgate.routing.satisfaction import Satisfaction, sketch
 
@@ -60,6 +60,7 @@ def build_router(name: RouterName, knowledge: Knowledge, kit: Kit) -> Router:
     settings = kit.settings
     if tells_apart(models, kit.lanes):
         if name == "best-route":
+            _tell_heads(predictor, kit.pool)
             return ByBestRoute(
                 predictor, models, settings.best_route, kit.weights, overflow=settings.overflow
             )
@@ -71,6 +72,21 @@ def build_router(name: RouterName, knowledge: Knowledge, kit: Kit) -> Router:
             pool=kit.pool, artifact=predictor.version, unknown=unknown,
         )  # fmt: skip
     return PriceOrder(overflow=kit.settings.overflow)
+
+
+def _tell_heads(predictor: Predictor, pool: str) -> None:
+    """Say by what the best of n is judged: heads are true for the scorer that they saw."""
+    if predictor.best_of is None:
+        log.warning(
+            "the artefact was trained on single answers; the best of n is judged by formula",
+            pool=pool, artifact=predictor.version,
+        )  # fmt: skip
+    else:
+        log.info(
+            "the best of n is judged by learned heads",
+            pool=pool, artifact=predictor.version, samples=predictor.best_of.samples,
+            scorer=predictor.best_of.scorer,
+        )  # fmt: skip
 
 
 def build_untrained(name: RouterName, kit: Kit) -> Router:

@@ -67,12 +67,18 @@ class Heads:
     logistic: bool = False
     """The sum is a log-odds, as heads trained by cross-entropy give it; scores are in 0..1."""
 
-    def raw(self, encoded: Encoded) -> Array:
-        """The score of each head."""
+    def form(self, encoded: Encoded) -> Array:
+        """The first view's features."""
+        return self.views[0].features(encoded.dense)
+
+    def raw(self, encoded: Encoded, form: Array | None = None) -> Array:
+        """The score of each head. ``form``: of :meth:`form`, where it is known."""
         rarity = self.rarity.take(encoded.buckets)
         norm = float(np.sqrt(rarity @ rarity)) or 1.0
         total = self.table.take(encoded.buckets, axis=1).sum(axis=1) / np.float32(norm) + self.bias
-        for view in self.views:
+        first, *others = self.views
+        total = total + (self.form(encoded) if form is None else form) @ first.weights
+        for view in others:
             total = total + view.features(encoded.dense) @ view.weights
         if self.logistic:
             total = 1 / (1 + np.exp(-total))

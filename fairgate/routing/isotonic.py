@@ -32,6 +32,7 @@ def fit(score: ArrayLike, outcome: ArrayLike, points: int = 24) -> Knots:
     return np.array([centers[keep], probability[keep]], np.float32)
 
 
-def apply(knots: Knots, score: ArrayLike) -> NDArray[np.float64]:
+def apply(knots: Knots, score: float | NDArray[np.float32]) -> NDArray[np.float64]:
     """The probability at ``score``; constant beyond the outermost knots."""
-    return np.asarray(np.interp(np.asarray(score), knots[0], knots[1]), np.float64)
+    probability: NDArray[np.float64] = np.interp(score, knots[0], knots[1])
+    return probability

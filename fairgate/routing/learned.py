@@ -25,8 +25,15 @@ class LearnedPredictor:
                 )
         if not heads.views or len(center) != len(heads.views[0].weights):
             raise ArtifactError(f"support.center: {len(center)} numbers do not fit the first view")
+        best_of, scores = artifact.best_of, len(heads.bias)
+        if best_of is not None and not best_of.fits(len(center), scores):
+            raise ArtifactError(
+                f"best_of.weights: expected at most {len(center)} features and {scores} scores, "
+                f"got {best_of.weights.shape[1]} numbers"
+            )
         self.version = artifact.version()
         self.models = artifact.description.models
+        self.best_of = None if best_of is None else best_of.learned
         self.artifact = artifact
         self.encoder = encoder
 
@@ -37,25 +44,27 @@ class LearnedPredictor:
     def features(self, prompt: str) -> Vector:
         """Kernel features of the prompt's form, then the raw score of each head."""
         encoded = self.encoder.encode(prompt)
-        heads = self.artifact.heads
-        form = heads.views[0].features(encoded.dense)
-        return np.concatenate([form, self.artifact.raw(encoded)])
+        form = self.artifact.heads.form(encoded)
+        return np.concatenate([form, self.artifact.raw(encoded, form)])
 
     def judge(self, encoded: Encoded) -> Prediction:
         """The prediction for an encoded prompt."""
-        heads, models = self.artifact.heads, self.models
-        raw = self.artifact.raw(encoded)
+        artifact, models = self.artifact, self.models
+        form = artifact.heads.form(encoded)
+        raw = artifact.raw(encoded, form)
         success = [
             float(isotonic.apply(knots, score))
-            for knots, score in zip(self.artifact.calibration, raw.tolist(), strict=False)
+            for knots, score in zip(artifact.calibration, raw.tolist(), strict=False)
         ]
         enough = [*good_enough(raw, len(models)).tolist(), 1.0]
-        form = heads.views[0].features(encoded.dense)
-        support = self.artifact.support.of(form, encoded.words)
-        if self.artifact.families is not None:
-            support = min(support, self.artifact.families.support(encoded))
+        support = artifact.support.of(form, encoded.words)
+        if artifact.families is not None:
+            support = min(support, artifact.families.support(encoded))
         return Prediction(
-            dict(zip(models, success, strict=True)), dict(zip(models, enough, strict=True)), support
+            dict(zip(models, success, strict=True)),
+            dict(zip(models, enough, strict=True)),
+            support,
+            None if artifact.best_of is None else artifact.best_of.judge(form, raw),
         )
 
 
@@ -67,4 +76,4 @@ def good_enough(raw: Vector, models: int) -> Vector:
     cheaper = raw[..., : models - 1]
     own = raw.shape[-1] > models
     enough = raw[..., models:] if own else (1 + cheaper - raw[..., models - 1 :]) / 2
-    return np.asarray(np.clip(enough, 0, 1), np.float32)
+    return np.asarray(np.minimum(np.maximum(enough, 0), 1), np.float32)

@@ -4,7 +4,8 @@ Source: arXiv 2505.19947. Request t takes the lane m with the least ``V * E_m + 
 with s_m learned online; with probability ``min(1, c / t^(1/4))`` it explores. The paper then asks
 all models; a live request goes to the lane that was judged least, and only its answer is judged.
 Who is owed much gets the dearest lane, so that Q, and with it what is missed, stays bounded even
-where what was learned is wrong (:mod:`fairgate.routing.debts`).
+where what was learned is wrong (:mod:`fairgate.routing.debts`). Q moves by feedback; of a tenant
+whom nobody judges by ``alpha - s_m`` as predicted, once others' feedback has taught what that is.
 """
 
 from __future__ import annotations
@@ -68,6 +69,8 @@ class MessPlus:
             chosen = min(usable, key=lambda lane: self._satisfaction.labels(lane.name))
         else:
             chosen = self._best(request, usable, success, debt.debt)
+        labels = self._satisfaction.labels(chosen.name)
+        self._debts.expect(request.tenant, success[chosen.name], _agreed(request), labels)
         dearer = [lane for lane in usable if lane.price > chosen.price]
         return Decision(
             actions=tuple(
@@ -90,7 +93,7 @@ class MessPlus:
         success: dict[str, float],
         debt: float,
     ) -> LaneView:
-        agreed = DEFAULT_SATISFACTION if request.satisfaction is None else request.satisfaction
+        agreed = _agreed(request)
         costs = self._costs.relative()
         thrift = self._settings.thrift
 
@@ -98,3 +101,7 @@ class MessPlus:
             return thrift * costs[lane.name] + debt * (agreed - success[lane.name])
 
         return min(lanes, key=weight)
+
+
+def _agreed(request: RouteRequest) -> float:
+    return DEFAULT_SATISFACTION if request.satisfaction is None else request.satisfaction

@@ -122,6 +122,7 @@ def _line(routed: Routed, outcome: Outcome, model: str) -> dict[str, Any]:
         "app": request.app,
         "lane": outcome.lane,
         "model": model,
+        "samples": outcome.samples,
         "router": decision.router,
         "version": decision.version,
         "reason": decision.reason,

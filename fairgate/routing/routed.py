@@ -27,6 +27,8 @@ class Outcome:
     """The answer is complete."""
     score: float | None = None
     """How good it was, 0 to 1, where the handler or a check tells at once."""
+    samples: int = 1
+    """Answers that were asked for; the client got one of them, unless it asked for them itself."""
 
 
 Ended = Callable[["Routed", Outcome], None]

@@ -11,7 +11,7 @@ from typing import Any
 
 from fairgate.admission.link import Argument, Link
 from fairgate.admission.scripts import Script
-from fairgate.routing.debts import CAUTION, FIRST_DEBT, Debt
+from fairgate.routing.debts import CAUTION, FIRST_DEBT, Debt, Unsent
 
 STATE_S = 30 * 86_400.0
 """Debts and weights that nobody touches for so long are forgotten."""
@@ -35,8 +35,8 @@ class News:
     """Changes of the predictor's weights, float32 little-endian, and labels that made them."""
     places: Mapping[str, str]
     """Lanes of interactions."""
-    requests: Mapping[str, int]
-    """Requests by tenant, of those whose debt it wants to know."""
+    requests: Mapping[str, Unsent]
+    """By tenant, of those whose debt it wants to know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,9 @@ class RoutingStore:
         args.append(len(news.places))
         for pair in news.places.items():
             args += pair
-        args += news.requests.values()
+        args.append(FIRST_DEBT)
+        for unsent in news.requests.values():
+            args += unsent
         reply = await self._link.call(self._sync, keys, args)
         return _known(reply, version, tenants)
 

@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 
 from fairgate.engines.process import free_port
 from fairgate.routing.best_route import Option, best_value, cheapest
+from fairgate.routing.learning.frontier import GRID, choices
 from tests.bench.best_route.__main__ import main
-from tests.bench.best_route.curves import GRID, Setting, choices, simulate
+from tests.bench.best_route.curves import Setting, simulate
 from tests.bench.best_route.engine import main as measure_engine
 from tests.bench.best_route.records import synthetic
 from tests.bench.best_route.world import Verifier
@@ -51,16 +52,17 @@ def test_the_verifier_is_as_accurate_as_it_says(accuracy: float) -> None:
 
 
 def test_at_a_cost_cut_of_60_percent_the_drop_is_at_most_four_fifths() -> None:
-    records = synthetic(3000, seed=0)
-    runs = [simulate(records, Setting(concentration=1.0), seed) for seed in range(3)]
-    for way in runs[0]:
-        assert statistics.fmean(run[way].ratio(0.6) for run in runs) <= 0.8, way
+    recorded = synthetic(2000, seed=0)
+    runs = [simulate(recorded, Setting(concentration=1.0), seed) for seed in range(2)]
+    ratios = {way: statistics.fmean(run[way].ratio(0.6) for run in runs) for way in runs[0]}
+    assert max(ratios.values()) <= 0.8, ratios
+    assert ratios["heads", "threshold"] <= ratios["formula", "threshold"] + 0.02
 
 
 def test_a_blind_verifier_is_worth_nothing() -> None:
     drops = simulate(synthetic(2000, seed=0), Setting(1.0, accuracy=0.5001), 0)
     for way, drop in drops.items():
-        assert drop.ratio(0.6) == pytest.approx(1, abs=0.06), way
+        assert drop.ratio(0.6) == pytest.approx(1, abs=0.08), way
 
 
 async def test_what_an_engine_is_told_to_be(capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,7 +92,19 @@ async def test_what_an_engine_is_told_to_be(capsys: pytest.CaptureFixture[str]) 
 def test_the_command_prints_a_table(tmp_path) -> None:
     app = typer.Typer()
     app.command()(main)
-    result = CliRunner().invoke(app, ["--data", str(tmp_path), "--splits", "2", "--prompts", "600"])
+    result = CliRunner().invoke(
+        app,
+        [
+            "--data",
+            str(tmp_path),
+            "--splits",
+            "2",
+            "--prompts",
+            "600",
+            "--only",
+            "synthetic,mmlu-pro",
+        ],
+    )
     assert result.exit_code == 0, result.output
     assert "mmlu-pro: left out" in result.output
     assert "synthetic" in result.output

@@ -12,7 +12,7 @@ import redis
 from support.live_routing import words
 
 from fairgate.admission.link import Link
-from fairgate.routing.debts import CAUTION, FIRST_DEBT, Debt, Debts
+from fairgate.routing.debts import CAUTION, FIRST_DEBT, Debt, Debts, Unsent
 from fairgate.routing.satisfaction import SIZE, Satisfaction
 from fairgate.routing.store import Judged, News, RoutingStore, _script
 from tests.bench.mess_plus.run import run
@@ -73,18 +73,41 @@ async def test_the_script_keeps_the_debt_that_the_formula_says(store: RoutingSto
     for n in range(200):
         requests = rng.choice([0, 1, 3])
         if requests:
-            news = News(rows={}, places={}, requests={"acme": requests})
+            moved = rng.choice([0.0, -0.3, 0.2, -40.0])
+            news = News(rows={}, places={}, requests={"acme": Unsent(requests, moved)})
             known = await store.sync("v", news, version=0, place="")
-            expected = Debt(expected.debt, expected.requests + requests, expected.judged)
-            assert known.debts["acme"] == expected
+            owed = max(0.0, expected.debt + moved)
+            expected = Debt(owed, expected.requests + requests, expected.judged)
+            found = known.debts["acme"]
+            assert (found.requests, found.judged) == (expected.requests, expected.judged)
+            assert found.debt == pytest.approx(expected.debt, rel=1e-12)
         score = rng.random()
         expected = expected.judge(score, 0.8)
         await note(store, str(n))
-        found = await judge(store, str(n), score)
-        assert found is not None
-        assert found.debt.debt == pytest.approx(expected.debt, rel=1e-12)
-        assert found.debt.judged == expected.judged
+        judged = await judge(store, str(n), score)
+        assert judged is not None
+        assert judged.debt.debt == pytest.approx(expected.debt, rel=1e-12)
+        assert judged.debt.judged == expected.judged
     assert expected.debt != FIRST_DEBT
+
+
+async def test_what_replicas_expect_of_a_tenant_whom_nobody_judges_adds_up(
+    store: RoutingStore,
+) -> None:
+    here, there = Debts(), Debts()
+    for number in range(100):
+        for replica in (here, there):
+            replica.count("acme")
+            replica.expect("acme", 0.9, 0.5, labels=1000)
+            if number % 10 == 9:
+                news = News(rows={}, places={}, requests=replica.news())
+                replica.take_in((await store.sync("v", news, version=0, place="")).debts)
+    known = await store.sync("v", News({}, {}, {"acme": Unsent()}), version=0, place="")
+    assert known.debts["acme"].requests == 200
+    # Both began to expect when they knew of 100 requests, some 60 of each ago.
+    assert FIRST_DEBT - 100 * 0.4 <= known.debts["acme"].debt < FIRST_DEBT - 80 * 0.38 or (
+        known.debts["acme"].debt == 0
+    )
 
 
 async def test_replicas_add_up_what_they_learn(store: RoutingStore) -> None:
@@ -151,12 +174,25 @@ def test_debts_count_what_the_store_was_not_told_yet() -> None:
     debts.count("acme")
     debts.count("acme")
     news = debts.news()
-    assert news == {"acme": 2}
+    assert news == {"acme": Unsent(2)}
     debts.count("acme")
     debts.take_in({"acme": Debt(3.0, requests=10, judged=4)})
     assert debts.of("acme") == Debt(3.0, requests=11, judged=4)
     debts.put_back(news)
-    assert debts.news() == {"acme": 3}
+    assert debts.news() == {"acme": Unsent(3)}
+
+
+def test_what_was_expected_while_news_travel_is_not_lost() -> None:
+    debts = Debts()
+    debts.take_in({"acme": Debt(20.0, requests=1000)})
+    debts.expect("acme", 1.0, 0.5, labels=10_000)
+    (unsent,) = debts.news().values()
+    assert unsent.moved == pytest.approx(-0.5, abs=0.01)
+    debts.expect("acme", 1.0, 0.5, labels=10_000)
+    debts.take_in({"acme": Debt(20.0 + unsent.moved, requests=1000)})
+    assert debts.of("acme").debt == pytest.approx(19.0, abs=0.01)
+    debts.put_back({"acme": unsent})
+    assert debts.news()["acme"].moved == pytest.approx(-1.0, abs=0.02)
 
 
 def test_features_have_one_length_and_norm() -> None:

@@ -23,6 +23,8 @@ class ByNumber:
     """Knows ``small`` and ``large``; a prompt ``… 0.7`` is too difficult for ``small`` with
     probability 0.7. Prompts that begin with ``?`` are without support."""
 
+    best_of = None
+
     def __init__(self, version: str = "v1", models: tuple[str, ...] = ("small", "large")) -> None:
         self.version = version
         self.models = models

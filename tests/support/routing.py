@@ -7,6 +7,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from fairgate.routing.learning.several_answers import chosen_by_score
+
 EASY = ("sea", "tree", "dog", "house", "river", "bread", "song", "garden")
 HARD = ("integral", "theorem", "manifold", "eigenvalue", "lemma", "kernel", "tensor", "measure")
 
@@ -45,5 +47,28 @@ def write_lines(path: Path, count: int = 400, samples: int = 4) -> Path:
             m: np.clip(random.normal(c, 0.1, samples), 0, 1).tolist() for m, c in center.items()
         }
         lines.append(msgspec.json.encode({"prompt": text, "task": int(hard), "scores": scores}))
+    path.write_bytes(b"\n".join(lines))
+    return path
+
+
+def write_several(path: Path, count: int = 400, seed: int = 0) -> Path:
+    """Labels as ``fairgate router label --samples 6`` writes them: the small model is right in one
+    of three answers to what is hard, and what picks among them is right in most pairs."""
+    random = np.random.default_rng(seed + 7)
+    lines = []
+    for text, hard in prompts(count, seed):
+        chance = {"small": 0.35 if hard else 0.9, "large": 0.95}
+        right = np.array([random.random(6) < p for p in chance.values()], float)
+        chosen = chosen_by_score(2 * right + random.normal(size=right.shape), 3)
+        lines.append(
+            msgspec.json.encode(
+                {
+                    "prompt": text,
+                    "scores": dict(zip(chance, right.tolist(), strict=True)),
+                    "chosen": dict(zip(chance, chosen.tolist(), strict=True)),
+                    "scorer": "verifier",
+                }
+            )
+        )
     path.write_bytes(b"\n".join(lines))
     return path

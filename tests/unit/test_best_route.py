@@ -123,8 +123,43 @@ def test_a_reference_that_is_named_and_learned_quality() -> None:
     router = BestRoute(Settings(threshold=0.5, reference="b"))
     success = dict.fromkeys("abc", 0.5)
     weak, fair = {"a": [0.1, 0.2], "c": [1.0, 1.0]}, {"a": [0.4, 0.6]}
-    assert router.choose(success, tariffs, 10, output, quality=weak)[:2] == ("b", 1)
-    assert router.choose(success, tariffs, 10, output, quality=fair)[:2] == ("a", 2)
+    assert router.choose(success, tariffs, 10, output, learned=weak)[:2] == ("b", 1)
+    assert router.choose(success, tariffs, 10, output, learned=fair)[:2] == ("a", 2)
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 5])
+def test_a_lane_that_no_head_knows_is_judged_by_formula(most: int) -> None:
+    tariffs = {"a": Tariff(1, 1), "b": Tariff(1, 1), "l": Tariff(50, 50)}
+    output = dict.fromkeys(tariffs, 10.0)
+    router = BestRoute(Settings(threshold=0.7, scorer_accuracy=0.9, concentration=4.0))
+    success = {"a": 0.5, "b": 0.5, "l": 1.0}
+    formula = as_good(best_of_success(0.5, 5, accuracy=0.9, concentration=4.0), 1.0)
+    needed = next(n for n, chance in enumerate(formula, 1) if chance >= 0.7)
+    chosen = router.choose(success, tariffs, 10, output, learned={"a": [0.1] * 5}, most=most)
+    assert chosen[:2] == (("b", needed) if most >= needed else ("l", 1))
+
+
+def test_more_answers_than_a_head_knows_are_not_asked_for() -> None:
+    tariffs = {"s": Tariff(1, 1), "l": Tariff(50, 50)}
+    router = BestRoute(Settings(threshold=0.9, scorer_accuracy=0.99, concentration=99.0))
+    success, output = {"s": 0.5, "l": 0.9}, {"s": 10.0, "l": 10.0}
+    assert router.choose(success, tariffs, 10, output).samples > 2
+    learned = {"s": [0.3, 0.6]}
+    assert router.choose(success, tariffs, 10, output, learned=learned)[:2] == ("l", 1)
+    few = BestRoute(Settings(threshold=0.55, max_samples=1))
+    assert few.choose(success, tariffs, 10, output, learned=learned)[:2] == ("l", 1)
+
+
+def test_learned_chances_of_a_right_answer_against_a_price() -> None:
+    tariffs = {"s": Tariff(0, 1), "l": Tariff(0, 20)}
+    router = BestRoute(Settings(price_of_quality=5.0))
+    assert router.by_value
+    success, output = {"s": 0.1, "l": 0.9}, {"s": 10.0, "l": 10.0}
+    learned = {"s": [0.3, 0.95], "l": [0.9]}
+    chosen = router.choose(success, tariffs, 10, output, learned=learned)
+    assert chosen[:3] == ("s", 2, 0.95)
+    chosen = router.choose(success, tariffs, 10, output, learned={**learned, "s": [0.3, 0.4]})
+    assert chosen[:3] == ("l", 1, 0.9)
 
 
 @given(CHANCE, st.floats(0.5, 0.99), st.floats(0.1, 100))

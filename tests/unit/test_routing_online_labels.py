@@ -7,9 +7,15 @@ from msgspec.json import encode
 from support.live_routing import CHAT
 
 from fairgate import codec
+from fairgate.errors import EngineError
+from fairgate.labelling.choosing import chosen
 from fairgate.labelling.exact import Check, matches, passes
 from fairgate.labelling.feedback import joined
+from fairgate.labelling.run import Labeller, Prompt, Several
 from fairgate.routing.checks import checked
+from fairgate.scoring.base import Answer
+from fairgate.scoring.log_probability import LogProbability
+from fairgate.scoring.self_consistency import SelfConsistency
 
 
 @pytest.mark.parametrize(
@@ -83,3 +89,43 @@ def test_what_an_answer_tells_by_itself() -> None:
     assert checked(plain, answer("{a"), ("json",)) is None
     assert checked(plain, b"no json", both) is None
     assert checked(plain, answer("fine"), ()) is None
+
+
+def test_the_best_of_several_answers_is_no_label_of_one() -> None:
+    lines = [
+        {"event": "served", "id": str(n), "prompt": "?", "model": "m", "samples": n} for n in (1, 3)
+    ]
+    lines += [{"event": "scored", "id": str(n), "score": 1.0} for n in (3, 1)]
+    assert list(joined(lines)) == [{"prompt": "?", "task": "live", "scores": {"m": 1.0}}]
+
+
+async def test_how_often_a_scorer_picks_which_answer() -> None:
+    answers = [Answer("4"), Answer("4"), Answer("5")]
+    assert await chosen(SelfConsistency(), "2 + 2?", answers, 3) == [
+        pytest.approx([1 / 3] * 3, abs=1e-4),
+        # Of 4 and 5 each one is as good: of the three pairs, two are such.
+        pytest.approx([1 / 3] * 3, abs=1e-4),
+        pytest.approx([1 / 2, 1 / 2, 0], abs=1e-4),
+    ]
+    sure = [Answer("a", [-1.0]), Answer("b", [-3.0]), Answer("c", [-2.0])]
+    assert await chosen(LogProbability(), "?", sure, 3) == [
+        pytest.approx([1 / 3] * 3, abs=1e-4),
+        pytest.approx([2 / 3, 0, 1 / 3], abs=1e-4),
+        [1, 0, 0],
+    ]
+    with pytest.raises(EngineError, match="scorer: the engine told no log-probabilities, for the"):
+        await chosen(LogProbability(), "?", answers, 2)
+
+
+async def test_as_many_answers_as_are_to_be_picked_among() -> None:
+    several = Several(3, 2, SelfConsistency(), "self-consistency")
+    prompt = Prompt("2 + 2?", expected=4, answers={"m": ["4", "5", "4"], "l": ["4", "4", "4"]})
+    label = await Labeller("exact", {}, several=several).label(prompt)
+    assert label.scores == {"m": [1, 0, 1], "l": [1, 1, 1]}
+    assert (label.scorer, len(label.chosen["m"])) == ("self-consistency", 2)
+    assert label.answers == prompt.answers
+    few = Prompt("2 + 2?", expected=4, answers={"m": "4"})
+    with pytest.raises(
+        EngineError, match=r"answers.m: expected 3 for the prompt '2 \+ 2\?', got 1"
+    ):
+        await Labeller("exact", {}, several=several).label(few)

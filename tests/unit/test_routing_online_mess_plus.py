@@ -11,7 +11,7 @@ from fairgate.config import Lane
 from fairgate.configrouting import Drift
 from fairgate.configrouting import MessPlus as Settings
 from fairgate.routing.costs import LaneCosts
-from fairgate.routing.debts import FIRST_DEBT, Debts
+from fairgate.routing.debts import FIRST_DEBT, LEAST_LABELS, Debt, Debts
 from fairgate.routing.drift import DriftWatch
 from fairgate.routing.mess_plus import MessPlus
 from fairgate.routing.satisfaction import Satisfaction
@@ -57,6 +57,42 @@ def test_what_is_missed_stays_bounded_though_nobody_can_reach_the_level() -> Non
     result = run(STREAM.shuffled(6), {"acme": 0.99}, seed=6)["acme"]
     assert result.cost > 0.9
     assert result.last() >= STREAM.good[:, 2].mean() - 0.99 - 0.02
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_tenant_whom_nobody_judges_does_not_pay_for_the_dearest_lane_for_ever(seed: int) -> None:
+    levels = {"judged": LEVEL, "unheard": LEVEL}
+    results = run(STREAM.shuffled(seed), levels, unheard={"unheard"}, seed=seed)
+    silent = results["unheard"]
+    assert silent.cost <= 0.75
+    assert sum(silent.costs[-500:]) / 500 <= 0.6
+    assert silent.last(1000) >= -0.05, "what others' feedback taught holds for it"
+    assert results["judged"].last() >= 0
+
+
+def test_where_nobody_judges_anybody_the_dearest_lane_serves() -> None:
+    result = run(STREAM.shuffled(2), {"acme": LEVEL}, feedback=0.0, seed=2)["acme"]
+    assert result.cost == 1
+
+
+def test_only_of_tenants_whom_nobody_judges_the_debt_moves_as_expected() -> None:
+    for judged, requests, moves in (
+        (0, 99, False),
+        (0, 100, True),
+        (9, 400, False),
+        (2, 400, True),
+    ):
+        debts = Debts()
+        debts.take_in({"acme": Debt(20.0, requests, judged)})
+        debts.expect("acme", 0.9, 0.6, labels=LEAST_LABELS - 1)
+        assert debts.of("acme").debt == 20
+        debts.expect("acme", 0.9, 0.6, labels=LEAST_LABELS)
+        assert (debts.of("acme").debt != 20) is moves
+    debts.expect("acme", 1.0, 0.6, labels=10**9)
+    assert debts.of("acme").debt == pytest.approx(20 - 0.4 - 0.29, abs=0.02)
+    for _ in range(100):
+        debts.expect("acme", 1.0, 0.6, labels=10**9)
+    assert debts.of("acme").debt == 0
 
 
 def test_a_higher_price_of_costs_is_cheaper() -> None:

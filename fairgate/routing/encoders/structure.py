@@ -22,17 +22,15 @@ _LENGTHS = 11
 _CHOICES = 7
 WIDTH = _LENGTHS + _CHOICES + len(_EMPHASIS)
 
-_DIGITS = slice(ord("0"), ord("9") + 1)
-_CAPITALS = slice(ord("A"), ord("Z") + 1)
+_A, _LETTERS, _BEYOND = np.uint8(ord("A")), np.uint8(26), np.uint8(128)
 _CHOICE = re.compile(rb"\n[A-J]\. ")
 _MAX_CHOICES = 10
 
 
 def structure(text: Text, words: Hashes) -> NDArray[np.float32]:
     """:data:`WIDTH` numbers that describe the form of ``text``, whose words are ``words``."""
-    codes = np.frombuffer(text.data, np.uint8)
     choices, question_bytes = _choices(text)
-    values = _lengths(text, np.bincount(codes, minlength=256), question_bytes)
+    values = _lengths(text, question_bytes)
     values.append(_distinct(words) / max(len(words), 1))
     values += choices
     values += [float(sign in text.data) for sign in _EMPHASIS]
@@ -46,12 +44,12 @@ def _distinct(words: Hashes) -> int:
     return int(np.count_nonzero(seen))
 
 
-def _lengths(text: Text, counts: NDArray[np.int64], question_bytes: int) -> list[float]:
+def _lengths(text: Text, question_bytes: int) -> list[float]:
     size, words = len(text.data) + 1, len(text.starts)
-    letters = int((text.ends - text.starts).sum())
+    letters = int(text.ends.sum()) - int(text.starts.sum())
     before = int(np.searchsorted(text.starts, question_bytes))
     sentences = 1 + text.data.count(b". ", 0, question_bytes) + text.data.count(b"?")
-    digits, capitals = int(counts[_DIGITS].sum()), int(counts[_CAPITALS].sum())
+    digits, capitals, foreign = _characters(text)
     return [
         log1p(size),
         log1p(question_bytes),
@@ -61,9 +59,17 @@ def _lengths(text: Text, counts: NDArray[np.int64], question_bytes: int) -> list
         10 * digits / size,
         log1p(digits),
         10 * capitals / size,
-        10 * int(counts[128:].sum()) / size,
+        10 * foreign / size,
         float(text.data[:question_bytes].rstrip()[-1:] == b"?"),
     ]
+
+
+def _characters(text: Text) -> tuple[int, int, int]:
+    """How many bytes are digits, capitals, and of letters beyond ASCII."""
+    codes = np.frombuffer(text.data, np.uint8)
+    capitals = int(np.count_nonzero(codes - _A < _LETTERS))  # what is below A wraps around
+    foreign = 0 if text.data.isascii() else int(np.count_nonzero(codes >= _BEYOND))
+    return text.folded.count(b"0"), capitals, foreign
 
 
 def _choices(text: Text) -> tuple[list[float], int]:

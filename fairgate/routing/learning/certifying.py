@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import msgspec
 import numpy as np
 
+from fairgate.errors import RecordsError
 from fairgate.routing.artifact import Artifact, Promise
 from fairgate.routing.learned import LearnedPredictor
 from fairgate.routing.learning.evaluation import pairs
@@ -61,10 +62,16 @@ def certify(
 ) -> Certificate:
     """Certify the predictor's cheapest model against its dearest.
 
-    ``records`` must not have been used in training, or the promise is worth nothing.
+    ``records`` must not have been used in training, or the promise is worth nothing. Raises
+    ``RecordsError`` where they hold no right answer of the dearest.
     """
     (small, _), names = pairs(predictor, records)
     quality = records.only(names).quality
+    if not quality[:, 1].any():
+        raise RecordsError(
+            f"scores.{names[1]}: 0 for all {len(records)} prompts; a drop is a share of the "
+            "dearest model's quality: label prompts that it can answer"
+        )
     score = [predictor.predict(prompt).enough[small] for prompt in records.prompts]
     swept = sweep(np.array(score), quality[:, 0], quality[:, 1])
     step = swept.certified(limit, confidence)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 import msgspec
 import numpy as np
@@ -12,6 +13,7 @@ from fairgate.errors import RecordsError
 from fairgate.routing.learned import LearnedPredictor
 from fairgate.routing.learning import metrics
 from fairgate.routing.learning.records import Records
+from fairgate.routing.learning.several_evaluation import SeveralEvaluation, evaluate_several
 
 Floats = NDArray[np.float64]
 
@@ -34,22 +36,29 @@ class Evaluation(msgspec.Struct, frozen=True):
     decision_us: dict[str, float]
     """Microseconds of a decision, encoding included: median and 99th percentile."""
     artifact: str
+    best_of: SeveralEvaluation | None = None
+    """Of records and an artefact that know of several answers, and where prices are given."""
 
 
-def evaluate(predictor: LearnedPredictor, records: Records) -> Evaluation:
+def evaluate(
+    predictor: LearnedPredictor, records: Records, prices: Mapping[str, float] | None = None
+) -> Evaluation:
     """Route the cheapest against the dearest of the models that ``predictor`` knows.
 
-    Records of none of its models are read as outcomes of its cheapest and its dearest.
+    Records of none of its models are read as outcomes of its cheapest and its dearest. ``prices``:
+    what a token of each model costs.
     """
     (small, large), names = pairs(predictor, records)
     outcomes = records.only(names).quality.astype(np.float64)
     enough, success, microseconds = np.empty(len(records)), np.empty(outcomes.shape), []
+    predictions = []
     for i, prompt in enumerate(records.prompts):
         start = time.perf_counter()
         said = predictor.predict(prompt)
         microseconds.append(1e6 * (time.perf_counter() - start))
         enough[i] = said.enough[small] - said.enough[large]
         success[i] = said.success[small], said.success[large]
+        predictions.append(said)
     to_large = -enough
     ece = [metrics.ece(success[:, k], outcomes[:, k]) for k in (0, 1)]
     p50, p99 = np.percentile(microseconds, (50, 99))
@@ -64,6 +73,7 @@ def evaluate(predictor: LearnedPredictor, records: Records) -> Evaluation:
         ece=float(np.mean(ece)),
         decision_us={"p50": round(float(p50), 1), "p99": round(float(p99), 1)},
         artifact=predictor.version,
+        best_of=evaluate_several(predictor, records, predictions, prices) if prices else None,
     )
 
 

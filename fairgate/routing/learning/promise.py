@@ -19,11 +19,15 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fairgate.errors import RecordsError
+
 Floats = NDArray[np.float64]
 
 CONFIDENCE = 0.95
 STEP = 0.005
 """Of the share of small calls, in the sweep."""
+
+_LEAST_QUALITY = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +66,10 @@ def sweep(score: ArrayLike, small: ArrayLike, large: ArrayLike) -> Sweep:
 
     The drop is a ratio of means, so its error comes from the delta method. As few routed prompts
     may show no loss by luck, each step counts one more loss and one more gain among its prompts
-    when the error is estimated.
+    when the error is estimated. Raises ``RecordsError`` for no prompts, or numbers that are none,
+    and where the large model is never right: there is no share of nothing.
     """
+    _check(score, small, large)
     s, gap = np.asarray(score, np.float64), np.subtract(large, small, dtype=np.float64)
     quality = np.asarray(large, np.float64)
     order = np.argsort(-s, kind="stable")
@@ -77,6 +83,20 @@ def sweep(score: ArrayLike, small: ArrayLike, large: ArrayLike) -> Sweep:
     variance = (squares + 2 - 2 * drop * crossed + drop**2 * float(quality @ quality)) / n
     error = np.sqrt(np.maximum(variance, 0) / n) / mean
     return Sweep(counts / n, s[order][counts - 1], drop, error)
+
+
+def _check(score: ArrayLike, small: ArrayLike, large: ArrayLike) -> None:
+    for name, values in (("score", score), ("small", small), ("large", large)):
+        numbers = np.asarray(values, np.float64)
+        if not (len(numbers) and np.isfinite(numbers).all()):
+            wrong = "none" if not len(numbers) else str(numbers[~np.isfinite(numbers)][0])
+            raise RecordsError(f"{name}: expected a finite number for each prompt, got {wrong}")
+    mean = float(np.asarray(large, np.float64).mean())
+    if mean < _LEAST_QUALITY:
+        raise RecordsError(
+            f"large: expected a mean score above 0, got {mean:g} of {np.size(large)} prompts: a "
+            "drop is a share of the large model's quality"
+        )
 
 
 def _last_before(broken: NDArray[np.bool_]) -> int | None:

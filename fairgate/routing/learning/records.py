@@ -3,6 +3,9 @@
 Two forms, plain or gzipped. CSV with the columns ``task, prompt, weak_correct, strong_correct`` is
 read as the models ``small`` and ``large``. JSON lines hold ``{"prompt": …, "task": …, "scores":
 {model: score}}``; a score is a number in 0..1, or a list of them, one for each sampled answer.
+Where several answers were picked among, ``chosen`` says how often each was, and ``scorer`` by what:
+``{"chosen": {model: [[…], …]}}`` with a list for 1, 2, … answers drawn of those recorded, which
+holds the chance of each recorded answer to be the one picked. `fairgate router label` writes both.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import csv
 import gzip
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -27,6 +30,11 @@ Opened = gzip.GzipFile | io.BufferedReader
 PAIR = ("small", "large")
 _COLUMNS = ("task", "prompt", "weak_correct", "strong_correct")
 _MAX_FIELD = 16 * 1024 * 1024
+_PEEKED = 256
+"""Bytes that tell the form; before it there may be blank lines."""
+_ROUNDED = 0.01
+"""What chances may lack of 1, or have above it."""
+NOTHING = np.empty((0, 0, 0, 0), np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +46,16 @@ class Records:
     tasks: tuple[str, ...]
     samples: Scores
     """Shape (prompts, models, samples): the score of each sampled answer, 0..1."""
+    chosen: Scores = field(default_factory=lambda: NOTHING)
+    """Shape (prompts, models, n, samples): the chance that of n drawn answers this one is picked;
+    no n where the records do not say."""
+    scorer: str = ""
+    """What picked."""
+
+    @property
+    def most(self) -> int:
+        """Most answers that were picked among; 0: the records do not say."""
+        return int(self.chosen.shape[2])
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -54,6 +72,8 @@ class Records:
             tuple(self.prompts[i] for i in which),
             tuple(self.tasks[i] for i in which),
             self.samples[which],
+            self.chosen[which] if self.most else NOTHING,
+            self.scorer,
         )
 
     def only(self, models: Sequence[str]) -> Records:
@@ -65,13 +85,16 @@ class Records:
             if model not in self.models:
                 raise RecordsError(f"model {model!r}: the records have {', '.join(self.models)}")
         columns = [self.models.index(model) for model in models]
-        return Records(tuple(models), self.prompts, self.tasks, self.samples[:, columns])
+        chosen = self.chosen[:, columns] if self.most else NOTHING
+        return replace(self, models=tuple(models), samples=self.samples[:, columns], chosen=chosen)
 
 
 class _Line(msgspec.Struct):
     prompt: str
     scores: dict[str, float | list[float]]
     task: str | int = ""
+    chosen: dict[str, list[list[float]]] = {}
+    scorer: str = ""
 
 
 def load(path: Path, prices: Mapping[str, float] | None = None) -> Records:
@@ -81,8 +104,10 @@ def load(path: Path, prices: Mapping[str, float] | None = None) -> Records:
     """
     try:
         with _opened(path) as file:
-            start = file.read(1)
+            start = file.read(_PEEKED).lstrip()[:1]
             file.seek(0)
+            if not start:
+                raise RecordsError(f"{path}: holds no records")
             records = _from_lines(path, file) if start == b"{" else _from_csv(path, file)
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise RecordsError(f"{path}: cannot be read: {error}") from error
@@ -122,6 +147,8 @@ def _from_csv(path: Path, file: Opened) -> Records:
 def _from_lines(path: Path, file: Opened) -> Records:
     lines = list(_lines(path, file))
     models = tuple(lines[0].scores)
+    if not models:
+        raise RecordsError(f"{path}: record 1: scores: expected two models or more, got none")
     samples = []
     for number, line in enumerate(lines, start=1):
         where = f"{path}: record {number}: scores"
@@ -136,7 +163,43 @@ def _from_lines(path: Path, file: Opened) -> Records:
         tuple(line.prompt for line in lines),
         tuple(str(line.task) for line in lines),
         np.array(samples, np.float32),
+        _chosen(path, lines, models, counts.pop()),
+        _scorer(path, lines),
     )
+
+
+def _chosen(path: Path, lines: Sequence[_Line], models: Sequence[str], samples: int) -> Scores:
+    """How often each answer was picked, if all lines tell."""
+    most = len(next(iter(lines[0].chosen.values()), ()))
+    if not any(line.chosen for line in lines):
+        return NOTHING
+    told = []
+    for number, line in enumerate(lines, start=1):
+        where = f"{path}: record {number}: chosen"
+        if set(line.chosen) != set(models):
+            raise RecordsError(f"{where}: expected {sorted(models)}, got {sorted(line.chosen)}")
+        told.append([_chances(line.chosen[m], most, samples, f"{where}.{m}") for m in models])
+    return np.array(told, np.float32)
+
+
+def _chances(rows: list[list[float]], most: int, samples: int, where: str) -> list[list[float]]:
+    if not rows or len(rows) != most or len(rows) > samples:
+        raise RecordsError(
+            f"{where}: expected a list for 1 to {most or samples} answers, got {len(rows)} lists"
+        )
+    for row in rows:
+        if len(row) != samples:
+            raise RecordsError(f"{where}: expected {samples} chances (scores), got {len(row)}")
+        if not (min(row) >= 0 and abs(sum(row) - 1) <= _ROUNDED):
+            raise RecordsError(f"{where}: expected chances that sum to 1, got {row}")
+    return [[chance / sum(row) for chance in row] for row in rows]
+
+
+def _scorer(path: Path, lines: Sequence[_Line]) -> str:
+    scorers = sorted({line.scorer for line in lines})
+    if len(scorers) > 1:
+        raise RecordsError(f"{path}: scorer: the same everywhere, got {scorers}")
+    return scorers[0]
 
 
 def _lines(path: Path, file: Opened) -> Iterator[_Line]:

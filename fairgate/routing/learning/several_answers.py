@@ -1,5 +1,5 @@
-"""What records of several answers to a prompt tell: BEST-Route's labels, and the two numbers of its
-formulas."""
+"""What records of several answers to a prompt tell: BEST-Route's labels (arXiv 2506.22716), and the
+two numbers of its formulas."""
 
 from __future__ import annotations
 
@@ -8,35 +8,53 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from fairgate.routing.learning.records import Records
+
 Array = NDArray[np.float64]
 
 
-def best_of_labels(scores: Array, quality: Array, reference: Array, max_samples: int) -> Array:
-    """``y[i, n-1]``: probability that the best-scored of n answers to prompt i is at least as good
-    as a reference answer, over all ways to draw n of those recorded without replacement.
+def as_good_labels(records: Records) -> Array:
+    """``[i, k, n-1]``: probability that the picked one of n answers of model k to prompt i is at
+    least as good as an answer of the dearest model, for each model but that."""
+    reference = records.samples[:, -1]
+    cheaper = records.samples[:, :-1, :, None] >= reference[:, None, None, :]
+    as_good: Array = _picked(records.chosen[:, :-1], cheaper.mean(axis=3))
+    return as_good
 
-    ``scores`` (by the scorer) and ``quality`` of the recorded answers of one lane, prompts x
-    answers; ``reference``: quality of the reference's answers, prompts x its answers. The paper
-    draws ten times instead. Raises ``ValueError`` for fewer records than ``max_samples``.
+
+def quality_labels(records: Records) -> Array:
+    """``[i, k, n-1]``: expected quality of the picked one of n answers of model k to prompt i."""
+    return _picked(records.chosen, records.samples)
+
+
+def _picked(chosen: NDArray[np.float32], worth: NDArray[np.floating]) -> Array:
+    return np.asarray(np.einsum("ikns,iks->ikn", chosen, worth, dtype=np.float64))
+
+
+def chosen_by_score(scores: Array, most: int) -> NDArray[np.float32]:
+    """``[…, n-1, a]``: chance that the best-scored of n answers is answer a, over all ways to draw
+    n of those recorded without replacement, for n up to ``most``.
+
+    ``scores``: […, answers], by a scorer that judges each answer by itself; of equal ones the first
+    is picked. The paper draws ten times instead. Raises ``ValueError`` for fewer records than
+    ``most``.
     """
-    recorded = scores.shape[1]
-    if recorded < max_samples:
-        raise ValueError(f"max_samples: expected at most {recorded} (recorded), got {max_samples}")
-    order = np.argsort(-scores, axis=1, kind="stable")
-    ranked = np.take_along_axis(quality, order, axis=1)
-    as_good = (ranked[:, :, None] >= reference[:, None, :]).mean(axis=2)
-    labels: Array = as_good @ _chances_of_ranks(recorded, max_samples)
-    return labels
+    recorded = scores.shape[-1]
+    if recorded < most:
+        raise ValueError(f"most: expected at most {recorded} (recorded), got {most}")
+    rank = np.argsort(np.argsort(-scores, axis=-1, kind="stable"), axis=-1)
+    chances = _chances_of_ranks(recorded, most).astype(np.float32)
+    return np.moveaxis(chances[rank], -1, -2)
 
 
-def _chances_of_ranks(recorded: int, max_samples: int) -> Array:
+def _chances_of_ranks(recorded: int, most: int) -> Array:
     """``[rank, n-1]``: chance that the answer of that rank is the best of n drawn: the others are
     of the ``recorded - rank - 1`` behind it."""
     return np.array(
         [
             [
                 math.comb(recorded - rank - 1, n - 1) / math.comb(recorded, n)
-                for n in range(1, max_samples + 1)
+                for n in range(1, most + 1)
             ]
             for rank in range(recorded)
         ]

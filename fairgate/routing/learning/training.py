@@ -26,6 +26,7 @@ from fairgate.routing.families import Families
 from fairgate.routing.heads import Heads, raw_scores
 from fairgate.routing.learned import good_enough
 from fairgate.routing.learning import labels
+from fairgate.routing.learning.best_of_heads import fit_best_of
 from fairgate.routing.learning.fitting import fit_heads
 from fairgate.routing.learning.records import Records, folds
 
@@ -68,15 +69,15 @@ def train(
     families of tasks that the records name; needs torch.
 
     Probabilities and thresholds come from cross-fitting over parts told by the prompts' hashes, so
-    that equal prompts never stand on both sides. Raises ``RecordsError`` for too few records.
+    that equal prompts never stand on both sides. Where the records say which of several answers
+    were picked, heads for the best of n are fitted as well. Raises ``RecordsError`` for records
+    that are too few, or too much alike.
     """
-    if len(records) < FEWEST:
-        raise RecordsError(f"records: expected at least {FEWEST}, got {len(records)}")
+    part = _parts(records)
     prompts = encoded or encode_all(encoder, records.prompts)
     targets = targets_of(records, method)
     fit = fitter(trainer)
     heads = fit(prompts, targets, encoder.buckets)
-    part = folds(records, FOLDS)
     families = None
     if cold:
         families, unseen = _cold(prompts, records, targets, part)
@@ -86,6 +87,7 @@ def train(
     calibration = (isotonic.fit(unseen[:, k], records.quality[:, k]) for k in range(models))
     steps = np.linspace(0, 1, QUALITY_STEPS)
     thresholds = np.quantile(good_enough(unseen, models), steps, axis=0).T
+    form = heads.views[0].features(np.stack([prompt.dense for prompt in prompts]))
     artifact = Artifact(
         Description(
             NEWER_FORMAT if cold or heads.logistic else FORMAT,
@@ -99,10 +101,24 @@ def train(
         heads,
         tuple(calibration),
         thresholds.astype(np.float32),
-        _support(heads, prompts),
+        _support(form, prompts),
         families,
+        fit_best_of(form, unseen, records, part) if records.most else None,
     )
     return Trained(artifact, unseen)
+
+
+def _parts(records: Records) -> NDArray[np.int64]:
+    """Which part each record is held out with. Raises ``RecordsError`` where nothing can be."""
+    if len(records.models) < 2:
+        raise RecordsError(f"scores: expected two models or more, got {list(records.models)}")
+    if len(records) < FEWEST:
+        raise RecordsError(f"records: expected at least {FEWEST}, got {len(records)}")
+    part = folds(records, FOLDS)
+    if len(np.unique(part)) < 2:
+        different = len(set(records.prompts))
+        raise RecordsError(f"prompt: too few different ones to hold some out, got {different}")
+    return part
 
 
 def _cold(
@@ -165,12 +181,11 @@ def cross_fitted(
     return scores
 
 
-def _support(heads: Heads, prompts: Sequence[Encoded]) -> Support:
-    features = heads.views[0].features(np.stack([prompt.dense for prompt in prompts]))
+def _support(features: Matrix, prompts: Sequence[Encoded]) -> Support:
     center = np.asarray(features.mean(axis=0), np.float32)
     uses = np.bincount(np.concatenate([np.unique(p.words) for p in prompts]), minlength=WORDS)
     # As if each prompt were new: a word that only the prompt itself has does not count.
-    known = [float((uses.take(p.words) > 1).mean()) for p in prompts if len(p.words)]
+    known = [float((uses.take(p.words) > 1).mean()) for p in prompts if len(p.words)] or [0.0]
     return Support(
         center,
         uses > 0,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +11,7 @@ import typer
 
 from loadgen.report import markdown_table, plain_table
 from tests.bench.best_route.curves import CUTS, Drops, Setting, simulate
-from tests.bench.best_route.records import SOURCES, Records, load, synthetic
+from tests.bench.best_route.records import SOURCES, Recorded, load, synthetic, two_engines
 from tests.bench.best_route.world import pair_concentration
 
 
@@ -23,6 +23,7 @@ def main(
     accuracy: Annotated[float, typer.Option(help="Of the verifier, on pairs.")] = 0.85,
     price_ratio: Annotated[float, typer.Option(help="Reference to small.")] = 10.0,
     prompts: Annotated[int, typer.Option(min=200, help="Of the synthetic records.")] = 6000,
+    only: Annotated[str, typer.Option(help="Records, with commas between; default: all.")] = "",
     markdown: Annotated[bool, typer.Option(help="Print the table as Markdown.")] = False,
 ) -> None:
     """Compare routers that ask small lanes for one answer with those that choose among up to 5.
@@ -32,9 +33,9 @@ def main(
     with 95 % intervals; ``ratio`` is of the two at a cost cut of 60 %, as a mean of its splits.
     """
     rows = [["records", "kappa", "quality", "rule", *_HEADINGS]]
-    for records in _all_records(data, prompts):
-        fitted = pair_concentration(records)
-        for kappa in (0.25, 0.5, 1.0, fitted, 4.0) if records.name != "nine-models" else (0.5, 2.0):
+    for records in _all_records(data, prompts, only.split(",") if only else _NAMES):
+        fitted = pair_concentration(records) if records.small.shape[1] > 1 else 2.0
+        for kappa in (0.25, 0.5, 1.0, fitted, 4.0) if records.name in _WIDE else (0.5, 2.0):
             setting = Setting(kappa, accuracy, price_ratio)
             runs = [simulate(records, setting, seed) for seed in range(splits)]
             for key in runs[0]:
@@ -50,13 +51,23 @@ _HEADINGS = [
 ]
 
 
-def _all_records(data: Path, prompts: int) -> Iterator[Records]:
-    yield synthetic(prompts, seed=0)
-    for name, (file, _, _) in SOURCES.items():
-        if (data / file).exists():
+_WIDE = ("synthetic", "mmlu-pro")
+"""Records for which more concentrations are tried."""
+
+_NAMES = ("synthetic", "two-engines", *SOURCES)
+
+
+def _all_records(data: Path, prompts: int, names: Sequence[str]) -> Iterator[Recorded]:
+    made = {"synthetic": lambda: synthetic(prompts, seed=0), "two-engines": two_engines}
+    for name in names:
+        if name in made:
+            yield made[name]()
+        elif name not in SOURCES:
+            raise typer.BadParameter(f"--only {name}: expected any of {', '.join(_NAMES)}")
+        elif (data / SOURCES[name][0]).exists():
             yield load(name, data)
         else:
-            typer.echo(f"{name}: left out, no {data / file}", err=True)
+            typer.echo(f"{name}: left out, no {data / SOURCES[name][0]}", err=True)
 
 
 def _cells(runs: list[Drops]) -> list[str]:

@@ -5,32 +5,39 @@ from __future__ import annotations
 import gzip
 import json
 import math
-import re
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from fairgate.routing.encoders.base import Encoded
+from fairgate.routing.encoders.ngrams import NGrams
+from tests.bench.routing_real import labelled
 
-WORDS = 128
-"""Buckets that words are hashed into."""
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Records:
+class Recorded:
     """Prompts x (lanes) arrays; right is 1, wrong 0."""
 
     name: str
-    features: Array
+    models: tuple[str, ...]
+    """The small lanes', then the reference's."""
+    prompts: Sequence[str]
     tasks: NDArray[np.int64]
     small: Array
     """Outcomes of the small lanes, one recorded answer each."""
     reference: Array
     """Outcomes of the reference lane, one recorded answer."""
+
+    @cached_property
+    def encoded(self) -> list[Encoded]:
+        """The prompts in numbers."""
+        return [NGrams().encode(prompt) for prompt in self.prompts]
 
 
 SOURCES: Mapping[str, tuple[str, Sequence[str], str]] = {
@@ -48,7 +55,7 @@ SOURCES: Mapping[str, tuple[str, Sequence[str], str]] = {
 """File, small models, reference."""
 
 
-def load(name: str, folder: Path) -> Records:
+def load(name: str, folder: Path) -> Recorded:
     """The records ``name`` of :data:`SOURCES`. A score of at least 0.5 is right."""
     file, small, reference = SOURCES[name]
     with gzip.open(folder / file, "rt") as lines:
@@ -57,27 +64,25 @@ def load(name: str, folder: Path) -> Records:
     tasks = np.array([names.index(str(row["task"])) for row in rows])
     outcomes = np.array([[row["scores"][m] >= 0.5 for m in (*small, reference)] for row in rows])
     right = outcomes.astype(float)
-    features = np.array([text_features(row["prompt"]) for row in rows])
-    return Records(name, features, tasks, right[:, :-1], right[:, -1])
+    prompts = [row["prompt"] for row in rows]
+    return Recorded(name, (*small, reference), prompts, tasks, right[:, :-1], right[:, -1])
 
 
-def text_features(prompt: str) -> Array:
-    """Hashed words, length and share of digits: no more than a router could use."""
-    words = re.findall(r"\w+", prompt.lower())
-    counts = np.zeros(WORDS)
-    for word in words[:400]:
-        counts[zlib.crc32(word.encode()) % WORDS] += 1
-    counts = np.sqrt(counts)
-    counts *= 4 / max(float(np.linalg.norm(counts)), 1.0)
-    digits = sum(map(str.isdigit, prompt)) / max(len(prompt), 1)
-    return np.append(counts, [math.log1p(len(words)) / 3, 5 * digits])
+def two_engines() -> Recorded:
+    """What SmolLM2-135M and Qwen2.5-Coder-0.5B answered to the tasks that ``routing_real`` makes:
+    labels that come with the project, one answer each at temperature 0."""
+    known = labelled.load(labelled.SHIPPED).records
+    names = sorted(set(known.tasks))
+    right = known.quality.astype(float)
+    tasks = np.array([names.index(task) for task in known.tasks])
+    return Recorded("two-engines", known.models, known.prompts, tasks, right[:, :-1], right[:, -1])
 
 
-def synthetic(prompts: int, seed: int) -> Records:
-    """Records without data: a prompt's difficulty decides for all models, features tell part of it.
+def synthetic(prompts: int, seed: int) -> Recorded:
+    """Records without data: a prompt's difficulty decides for all models, its words tell part.
 
-    Two small models that are right about 45 times in 100, a reference 65 times; what can be told
-    from the features separates right from wrong answers with an area of about 0.65, as texts do.
+    Two small models that are right about 45 times in 100, a reference 65 times; what the words tell
+    separates right from wrong answers with an area of about 0.65, as texts do.
     """
     rng = np.random.default_rng(seed)
     difficulty = rng.normal(size=prompts)
@@ -88,5 +93,18 @@ def synthetic(prompts: int, seed: int) -> Records:
         return (rng.random(prompts) < chance).astype(float)
 
     small = np.column_stack([outcomes(-0.25), outcomes(-0.15)])
-    features = np.column_stack([told, told**2])
-    return Records("synthetic", features, np.zeros(prompts, int), small, outcomes(0.6))
+    texts = [_text(level, rng) for level in told.tolist()]
+    tasks = np.zeros(prompts, int)
+    return Recorded("synthetic", ("a", "b", "large"), texts, tasks, small, outcomes(0.6))
+
+
+def _text(told: float, rng: np.random.Generator) -> str:
+    """Says ``told`` by which of many words it has, most of which are near it, and how many."""
+    words = np.clip(np.round(8 * (told + rng.normal(0, 0.3, 12)) + 32), 0, 63).astype(int)
+    filling = rng.integers(0, 400, rng.integers(4, 30))
+    return " ".join(
+        [
+            *(f"w{chr(97 + w // 8)}{chr(97 + w % 8)}" for w in words.tolist()),
+            *(f"f{chr(97 + f // 20)}{chr(97 + f % 20)}" for f in filling.tolist()),
+        ]
+    )

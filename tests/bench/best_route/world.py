@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fairgate.routing.learning.several_answers import Array, best_of_labels, fit_concentration
-from tests.bench.best_route.records import Records
+from fairgate.routing.learning.records import Records
+from fairgate.routing.learning.several_answers import Array, chosen_by_score, fit_concentration
+from tests.bench.best_route.records import Recorded
 
 RECORDED = 10
 """Answers to each prompt that a lane's heads learn from."""
@@ -51,14 +53,14 @@ class Verifier:
         )
 
 
-def pair_concentration(records: Records) -> float:
+def pair_concentration(records: Recorded) -> float:
     """κ, the small models of a prompt taken for repeated answers of one."""
     means = _task_means(records.small.mean(axis=1), records)
     count = np.full(len(means), float(records.small.shape[1]))
     return fit_concentration(records.small.sum(axis=1), count, means)
 
 
-def draw_rates(records: Records, concentration: float, rng: np.random.Generator) -> Array:
+def draw_rates(records: Recorded, concentration: float, rng: np.random.Generator) -> Array:
     """How often each small lane answers each prompt right, prompts x lanes."""
     rates = np.empty_like(records.small)
     for lane in range(records.small.shape[1]):
@@ -69,25 +71,34 @@ def draw_rates(records: Records, concentration: float, rng: np.random.Generator)
     return rates
 
 
-def _task_means(outcome: Array, records: Records) -> Array:
+def _task_means(outcome: Array, records: Recorded) -> Array:
     sums = np.bincount(records.tasks, outcome)
     means: Array = (sums / np.bincount(records.tasks))[records.tasks]
     return np.clip(means, 0.01, 0.99)
 
 
-def labels(
-    rates: Array, wanted: Array, verifier: Verifier, samples: int, rng: np.random.Generator
-) -> Array:
-    """What the heads learn: prompts x lanes x samples, from :data:`RECORDED` answers of each.
-
-    The picked answer counts where it is at least as good as ``wanted``.
-    """
-    lanes = []
-    for rate in rates.T:
-        right = (rng.random((len(rate), RECORDED)) < rate[:, None]).astype(float)
-        scores = verifier.scores(right, rng)
-        lanes.append(best_of_labels(scores, right, wanted[:, None], samples))
-    return np.stack(lanes, axis=1)
+def several(
+    recorded: Recorded,
+    rates: Array,
+    which: NDArray[np.int64],
+    verifier: Verifier,
+    samples: int,
+    rng: np.random.Generator,
+) -> Records:
+    """Records of :data:`RECORDED` answers of each small lane to the prompts ``which``, picked among
+    by the verifier; the reference's are all like the recorded one."""
+    shape = (*rates[which].shape, RECORDED)
+    right = (rng.random(shape) < rates[which][:, :, None]).astype(float)
+    reference = np.repeat(recorded.reference[which][:, None, None], RECORDED, axis=2)
+    answers = np.concatenate([right, reference], axis=1)
+    return Records(
+        recorded.models,
+        tuple(recorded.prompts[i] for i in which.tolist()),
+        tuple(str(recorded.tasks[i]) for i in which.tolist()),
+        answers.astype(np.float32),
+        chosen_by_score(verifier.scores(answers, rng), samples),
+        "verifier",
+    )
 
 
 def expected_success(rates: Array, verifier: Verifier, samples: int) -> Array:

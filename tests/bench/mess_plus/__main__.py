@@ -58,6 +58,13 @@ def main() -> None:
         ran[name] = [work(s)["acme"] for s in seeds]
         _row(name, ran[name])
     _tenants(stream, settings, seeds)
+    both = {"judged": AGREED, "nobody judges": AGREED}
+    silent = [
+        run(stream.shuffled(s), both, unheard={"nobody judges"}, seed=s, settings=settings)
+        for s in seeds
+    ]
+    for tenant in both:
+        _row(f"together: {tenant}", [r[tenant] for r in silent])
     _violation(ran["all judged"], settings)
     print(f"\nplotted in {plot(ran, settings, options.output)}")
 

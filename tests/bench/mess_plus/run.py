@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -74,6 +74,7 @@ def run(
     levels: Mapping[str, float],
     *,
     feedback: float = 1.0,
+    unheard: Collection[str] = (),
     seed: int = 0,
     settings: Settings | None = None,
     judge: Judge = judge_here,
@@ -81,7 +82,7 @@ def run(
     """One pass of ``stream``; its requests belong to the tenants of ``levels`` by turns at random.
 
     ``feedback`` is the share of requests that are judged: the answer of the lane that served, as a
-    live gateway's.
+    live gateway's. Those of the tenants ``unheard`` never are.
     """
     rng = random.Random(seed)
     lanes = {
@@ -112,7 +113,7 @@ def run(
         result.good.append(score)
         result.costs.append(stream.prices[at] / max(stream.prices))
         result.dearest.append(float(stream.good[number, dearest]))
-        if rng.random() < feedback:
+        if rng.random() < feedback and tenant not in unheard:
             judge(debts, tenant, score, levels[tenant])
             satisfaction.learn(lane, current[0], score)
     return results

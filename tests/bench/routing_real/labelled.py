@@ -65,7 +65,8 @@ def pack(prompts: Iterable[Prompt], labels: Iterable[Label], out: Path) -> int:
         if prompt.check is None:
             raise ValueError(f"no check for the prompt {prompt.prompt[:40]!r}")
         scores = {
-            model: float(passes(prompt.check, answer)) for model, answer in label.answers.items()
+            model: float(passes(prompt.check, str(answer)))
+            for model, answer in label.answers.items()
         }
         line = Line(str(prompt.task), prompt.check, scores)
         if is_exam(line.task):
