@@ -124,7 +124,7 @@ async def test_it_is_so_before_the_next_grant_whoever_looks(pool):
 
 
 async def test_one_whose_calls_arrive_and_whose_replies_do_not_is_late(pool):
-    for _ in range(2):
+    for _ in range(3):
         await pool.beats(1, count=1)
         await pool.beat(0, hears=False)
     assert await pool.fill(1) == 5
