@@ -99,6 +99,7 @@ function fg.note_share(gateway, share, heard, lease_ms, now)
     give_back(gateway)
     redis.call('HSET', fg.PREFIX .. 'shares', gateway, share)
     redis.call('ZADD', fg.PREFIX .. 'due', due, gateway)
+    fg.settings.look_at = math.min(fg.settings.look_at, due)
   end
 end
 
