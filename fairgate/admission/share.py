@@ -24,21 +24,17 @@ def share_of_engines(
     The shares of all add up to the capacity, but that each has at least one sequence in every lane
     that is up.
     """
-    shares = {
-        (r.lane, r.name): _part(r.max_num_seqs, replicas, rank + i) for i, r in enumerate(reports)
-    }
-    for lane in {report.lane for report in reports}:
-        up = [(r.lane, r.name) for r in reports if r.lane == lane and r.up]
-        if up and not any(shares[engine] for engine in up):
-            shares[up[0]] = 1
+    shares = [_part(r.max_num_seqs, replicas, rank + i) for i, r in enumerate(reports)]
+    served = {r.lane for r, seqs in zip(reports, shares, strict=True) if r.up and seqs}
+    for i, report in enumerate(reports):
+        if report.up and report.lane not in served:
+            shares[i] = 1
+            served.add(report.lane)
     return [
-        replace(
-            r,
-            max_num_seqs=shares[r.lane, r.name],
-            kv_cache_tokens=r.kv_cache_tokens and max(1, r.kv_cache_tokens // replicas),
-            pressure=-1.0,
+        EngineReport(
+            r.lane, r.name, r.up, seqs, r.kv_cache_tokens and max(1, r.kv_cache_tokens // replicas)
         )
-        for r in reports
+        for r, seqs in zip(reports, shares, strict=True)
     ]
 
 
