@@ -236,9 +236,9 @@ class Membership:
             if doubt and before is not None:
                 self.background.spawn(self._holder.line_up_again())
             self._holder.take_up(renewed.grants)
-            # which the store is waiting to hear
-            has_told = renewed.aside or (doubt and renewed.quiet_s > 0)
-            if not renewed.more and not has_told and not shifted:
+            # The store waits to hear that all is told.
+            is_awaited = renewed.aside or (doubt and renewed.quiet_s > 0)
+            if not (renewed.more or is_awaited or shifted):
                 return
 
     def _note_renewed(self, renewed: Renewed) -> bool:
