@@ -52,7 +52,7 @@ end
 
 local function set_aside(gateway, now)
   redis.call('SADD', fg.PREFIX .. 'late', gateway)
-  redis.call('HSET', late_key(gateway), 'since', string.format('%.3f', now))
+  redis.call('HSET', late_key(gateway), 'since', string.format('%.17g', now))
   local held = held_by(gateway)
   for _, part in ipairs(share_of(gateway)) do
     local lane, engine, seqs, kv = unpack(part)
@@ -142,7 +142,7 @@ function fg.keep_aside(r)
   local seqs_field, kv_field = field('seqs', r.lane, r.engine), field('kv', r.lane, r.engine)
   local v = redis.call('HMGET', late, 'since', seqs_field, kv_field)
   local granted_at = redis.call('ZSCORE', fg.key('held', r.gateway), r.id)
-  if not v[2] or not granted_at or tonumber(granted_at) > tonumber(v[1]) then
+  if not v[2] or not granted_at or tonumber(granted_at) >= tonumber(v[1]) then
     return
   end
   local seqs, kv = tonumber(v[2]), tonumber(v[3])
