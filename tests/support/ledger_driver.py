@@ -107,7 +107,8 @@ class LedgerDriver:
         while (message := self.subscriber.get_message(timeout=0.0)) is not None:
             self._note(*parse_notes(message["data"]))
         while self._behind:  # a heartbeat tells of grants whose reply was lost
-            missed = self._renew(self._behind.pop(), since_ms="-inf").grants
+            gateway = self._behind.pop()
+            missed = self._renew(gateway, self.heard.get(gateway, "-inf")).grants
             self._note(*(note for note in missed if note.id not in self.granted))
 
     def beat(self, gateway: str = "g0", *, leave: bool = False) -> Renewed:
