@@ -87,6 +87,8 @@ class Renewed:
     grants: tuple[GrantNote, ...]
     quiet_s: float
     """Until then nothing is granted: the store was away, and others may not be back yet."""
+    aside: bool
+    """The store has set this gateway's share aside until it has told what it runs."""
     statistics: PoolStatistics
 
 
@@ -222,13 +224,16 @@ class Ledger:
         since_ms: str = "-inf",
         leave: bool = False,
         peers: int = 0,
+        share: Sequence[EngineReport] = (),
     ) -> Renewed:
         """The heartbeat: see ``renew.lua``. ``leave`` gives all of this gateway's leases up;
-        ``peers`` gateways were alive when it lost the store, 0 if it did not."""
+        ``peers`` gateways were alive when it lost the store, 0 if it did not. ``share`` is what it
+        would grant by itself; then ``since_ms`` must be the stamp of the last reply it got."""
         args = (
             self._now(), self._gateway, round(lease_s * 1000), json.dumps(settings),
             json.dumps([_queue(name, queue) for name, queue in queues.items()]),
             json.dumps([_report(engine) for engine in engines]), since_ms, int(leave), peers,
+            _packed_share(share),
         )  # fmt: skip
         keys = (self._settings_key, self._gateways_key, *self._guard)
         return _renewed(json.loads(await self._link.call(self._renew, keys, args)))
@@ -298,6 +303,11 @@ def _report(engine: EngineReport) -> dict[str, Any]:
         "max_kv": engine.kv_cache_tokens,
         "pressure": engine.pressure,
     }
+
+
+def _packed_share(share: Sequence[EngineReport]) -> bytes:
+    parts = [(r.lane, r.name, r.max_num_seqs, r.kv_cache_tokens) for r in share if r.max_num_seqs]
+    return _pack(parts) if parts else b""
 
 
 def _admitted(reply: list[Any]) -> Admitted | Denied | Unknown | Down:
@@ -378,5 +388,6 @@ def _renewed(reply: dict[str, Any]) -> Renewed:
         more=reply["more"],
         grants=parse_notes(reply["grants"]),
         quiet_s=float(reply["quiet"]) / 1000,
+        aside=reply["aside"],
         statistics=PoolStatistics(int(reply["gateways"]), int(reply["rank"]), lanes, apps),
     )

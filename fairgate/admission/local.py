@@ -21,7 +21,7 @@ from fairgate.admission.link import Link
 from fairgate.admission.model import Arrears, Ask, EngineReport, Grant, Served
 from fairgate.admission.places import Held
 from fairgate.admission.queue import Admission
-from fairgate.admission.share import share_of_engines, share_of_limits
+from fairgate.admission.share import less_held, share_of_limits
 from fairgate.errors import StoreError
 
 HEARTBEAT_S = 0.5
@@ -64,9 +64,9 @@ class LocalGate:
     async def acquire(self, ask: Ask, waited_s: float) -> Grant:
         """Wait for capacity as :meth:`Admission.acquire`, after the shared store failed.
 
-        ``waited_s`` seconds were spent in its line. A store that is back within a beat is asked
-        again; one that comes back later takes over who waits here. Cancelled or failed, nothing
-        stays reserved.
+        ``waited_s`` seconds were spent in its line. A store that is back before this replica may go
+        on by itself is asked again; one that comes back later takes over who waits here. Cancelled
+        or failed, nothing stays reserved.
         """
         loop = asyncio.get_running_loop()
         began = loop.time() - waited_s
@@ -153,12 +153,9 @@ class LocalGate:
             return _OpenGate(admission, stack.pop_all())
 
     def _share(self) -> list[EngineReport]:
-        pool = self._shared.pool
-        return share_of_engines(
-            self._capacity(),
-            replicas=max(1, pool.gateways),
-            rank=pool.rank,
-            held=[
+        return less_held(
+            self._shared.share_of(self._capacity()),
+            [
                 (held.note.lane, held.note.engine, held.ask.kv_tokens)
                 for held in self._shared.occupying()
             ],

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, Protocol
 
 from fairgate.admission.background import Background
 from fairgate.admission.ledger import GrantNote, Ledger, Renewed, settings_of
 from fairgate.admission.model import EngineReport, PoolStatistics
 from fairgate.admission.outage import Outage
+from fairgate.admission.share import share_of_engines, within
 from fairgate.config import Queue
 from fairgate.errors import StoreError
 from fairgate.policy import ResolvedPolicy
 
 MISSED_BEATS = 5
+_ALONE_BEATS = 3  # since the last reply; by then the store has set our share aside, see aside.lua
 _AWAY_BEAT_S = 0.5  # at most, between two looks for a store that is away
 
 OnFailure = Literal["local", "open", "closed"]
@@ -53,7 +55,8 @@ class Membership:
     ``capacity`` tells the engines' state whenever a heartbeat goes out, ``holder`` gets what it
     brings. Whenever the connection to the store was lost, both sides compare what this gateway
     holds: what only the store knows of is given back, what only the gateway knows of is told
-    (``adopt.lua``). All methods belong to one event loop.
+    (``adopt.lua``). Each heartbeat also tells what this gateway would grant by itself, so that
+    nobody else has it once it does. All methods belong to one event loop.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class Membership:
         self._doubt = True
         self._since_ms = "-inf"
         self._renewed_at = 0.0
+        self._told: list[EngineReport] = []
         self.outage = Outage()
         self.background = Background(self.note_away)
         self.pool = PoolStatistics()
@@ -152,11 +156,29 @@ class Membership:
         self._doubt = True
 
     async def outlast(self) -> bool:
-        """Whether the store is there; where it is away, waits a beat for it at most.
+        """Whether the store is there; where it is away, waits until this gateway may go on by
+        itself.
 
         Cancelled, nothing changes.
         """
-        return await self.outage.outlast(self._heartbeat_s)
+        while self.outage.lasts and (left_s := self._alone_in_s()) > 0:
+            await self.outage.outlast(left_s)
+        return not self.outage.lasts
+
+    def share_of(self, reports: Sequence[EngineReport]) -> list[EngineReport]:
+        """What of the engines this gateway may grant by itself: no more than the store was told and
+        has taken, if other gateways were alive by then."""
+        share = share_of_engines(reports, replicas=max(1, self.pool.gateways), rank=self.pool.rank)
+        return within(share, self._told) if self._told else share
+
+    def _alone_in_s(self) -> float:
+        """Seconds until this gateway may go on by itself. Others may reach the store: not before it
+        has set this one's share aside, and what others run on it has had half a beat to end."""
+        left_s = self._heartbeat_s - self.outage.seconds
+        if self.pool.gateways > 1:
+            silent_s = asyncio.get_running_loop().time() - self._renewed_at
+            left_s = max(left_s, _ALONE_BEATS * self._heartbeat_s - silent_s)
+        return left_s
 
     async def _heartbeat(self) -> None:
         while True:
@@ -186,8 +208,11 @@ class Membership:
 
     def _turn_away(self) -> None:
         """Fail those in line, once the store does not come back soon."""
-        patience_s = self._heartbeat_s * (1 if self._on_failure == "local" else MISSED_BEATS)
-        if self._on_failure != "closed" and self.outage.seconds > patience_s:
+        if self._on_failure == "local":
+            is_over = self._alone_in_s() <= 0
+        else:
+            is_over = self._on_failure == "open" and self.outage.seconds > self.lease_s
+        if is_over:
             self._holder.turn_away("store: away")
 
     async def _renew_once(self) -> None:
@@ -202,7 +227,7 @@ class Membership:
                     continue
                 forgot = before is not None and before[0] != renewed.epoch
                 told = self._holder.tell(renewed, forgot=forgot) if doubt else []
-                self._note_renewed(renewed)
+                shifted = self._note_renewed(renewed)
                 await asyncio.gather(*told)
             except StoreError:
                 self._doubt = self._doubt or doubt
@@ -211,27 +236,43 @@ class Membership:
             if doubt and before is not None:
                 self.background.spawn(self._holder.line_up_again())
             self._holder.take_up(renewed.grants)
-            has_told = doubt and renewed.quiet_s > 0  # which the store is waiting to hear
-            if not renewed.more and not has_told:
+            # The store waits to hear that all is told.
+            is_awaited = renewed.aside or (doubt and renewed.quiet_s > 0)
+            if not (renewed.more or is_awaited or shifted):
                 return
 
-    def _note_renewed(self, renewed: Renewed) -> None:
+    def _note_renewed(self, renewed: Renewed) -> bool:
+        """Whether this gateway's share is another one than the store was told."""
         loop = asyncio.get_running_loop()
         self.outage.end(self._holder.owed)
-        self.pool = renewed.statistics
+        before, self.pool = self.pool, renewed.statistics
         self._since_ms = renewed.now_ms
         self._renewed_at = loop.time()
         if renewed.quiet_s:
             loop.call_later(renewed.quiet_s, self.renew_soon)
+        now = self.pool
+        changed = (now.gateways, now.rank) != (before.gateways, before.rank)
+        return changed and now.gateways > 1 and self._on_failure == "local"
 
     async def _call_renew(self, *, doubt: bool = False, leave: bool = False) -> Renewed:
         """``doubt``: have all told that the store thinks we hold."""
-        return await self._ledger.renew(
+        engines = self._capacity()
+        share = [] if doubt else self._share_to_tell(engines)
+        renewed = await self._ledger.renew(
             lease_s=self.lease_s,
             settings=self._settings,
             queues=self._queues,
-            engines=self._capacity(),
+            engines=engines,
             since_ms="-inf" if doubt else self._since_ms,
             leave=leave,
             peers=self.pool.gateways if doubt else 0,
+            share=share,
         )
+        if not doubt and not renewed.aside:
+            self._told = share
+        return renewed
+
+    def _share_to_tell(self, engines: Sequence[EngineReport]) -> list[EngineReport]:
+        if self._on_failure != "local" or self.pool.gateways < 2:
+            return []
+        return share_of_engines(engines, replicas=self.pool.gateways, rank=self.pool.rank)

@@ -33,11 +33,10 @@ class Outage:
         return 0.0 if self._since is None else time.monotonic() - self._since
 
     async def outlast(self, seconds: float) -> bool:
-        """Whether it is over; waits until it is, or has lasted for ``seconds``."""
-        left_s = seconds - self.seconds
-        if self.lasts and left_s > 0:
+        """Whether it is over; waits ``seconds`` at most until it is."""
+        if self.lasts and seconds > 0:
             try:
-                async with asyncio.timeout(left_s):
+                async with asyncio.timeout(seconds):
                     await self._over.wait()
             except TimeoutError:
                 pass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -55,8 +55,8 @@ class Admission:
     ``capacity`` tells the engines' state whenever a heartbeat goes out. ``on_failure`` says what a
     store that is away means to those who ask: ``closed`` keeps trying, and those in line keep
     their place until their deadline; the others fail at once, those in line after five missed beats
-    (``open``) or one (``local``), and the caller sees to them. All methods belong to one event
-    loop.
+    (``open``) or once this gateway may go on by itself (``local``), and the caller sees to them.
+    All methods belong to one event loop.
     """
 
     def __init__(
@@ -161,6 +161,10 @@ class Admission:
     async def outlast(self) -> bool:
         """See :meth:`fairgate.admission.membership.Membership.outlast`."""
         return await self._member.outlast()
+
+    def share_of(self, reports: Sequence[EngineReport]) -> list[EngineReport]:
+        """See :meth:`fairgate.admission.membership.Membership.share_of`."""
+        return self._member.share_of(reports)
 
     # A request
 

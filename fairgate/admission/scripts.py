@@ -14,7 +14,7 @@ from importlib import resources
 
 _SHARED = (
     "common", "accounts", "lanes", "profiles", "history", "ledger", "capacity", "line", "headroom",
-    "usage", "grant", "recovery",
+    "usage", "grant", "recovery", "aside",
 )  # fmt: skip
 _CALLS = ("admit", "settle", "cancel", "renew", "view", "inspect", "adopt", "charge")
 _READING = ("view", "inspect")

@@ -21,7 +21,7 @@ local id, gateway = ARGV[2], ARGV[3]
 if not fg.load_settings(gateway) or not fg.settings.joined then
   return {'unknown'}
 end
-local all_live = fg.settings.expires >= now
+local all_live = fg.settings.look_at >= now
 if not all_live and not fg.gateway_lives(gateway, now) then
   return {'unknown'}
 end
@@ -52,7 +52,9 @@ end
 
 local grants = {}
 if not all_live then
-  for lane in pairs(fg.sweep(now, 8)) do
+  local lanes = fg.sweep(now, 8)
+  fg.look_for_late(now)
+  for lane in pairs(lanes) do
     fg.grant_waiting(lane, now, grants)
   end
 end

@@ -9,6 +9,7 @@ local r = fg.load_settings() and fg.load_request(ARGV[2])
 if not r then
   return {'0'}
 end
+fg.look_for_late(now)
 fg.finish(r, 0, 0, true, now)
 local grants = {}
 fg.grant_waiting(r.lane, now, grants) -- whoever stood behind it may fit

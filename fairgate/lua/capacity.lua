@@ -1,7 +1,8 @@
 -- Capacity of a lane: its engines' free sequences and free KV tokens.
 --
 -- 'free:<lane>' scores every engine that is up by its free sequences; 'engine:<lane>:<engine>' holds
--- max_seqs, max_kv (0: not limited), limit (adaptive, at most max_seqs), seqs and kv in use.
+-- max_seqs, max_kv (0: not limited), limit (adaptive, at most max_seqs), seqs and kv in use, and what
+-- is set aside of them (see aside.lua).
 
 function fg.engine_key(lane, engine)
   return fg.key('engine', lane .. ':' .. engine)
@@ -18,8 +19,8 @@ end
 -- The KV tokens that `kv` would take of an engine; nil: they do not fit. A request larger than the
 -- whole cache fits an empty engine: the engine says what it thinks of it.
 function fg.kv_taken(lane, engine, kv)
-  local v = redis.call('HMGET', fg.engine_key(lane, engine), 'max_kv', 'kv')
-  local max_kv, used = tonumber(v[1]), tonumber(v[2])
+  local v = redis.call('HMGET', fg.engine_key(lane, engine), 'max_kv', 'kv', 'aside_kv')
+  local max_kv, used = tonumber(v[1]), tonumber(v[2]) + (v[3] or 0)
   if max_kv == 0 then
     return kv
   end
@@ -71,9 +72,10 @@ end
 
 -- Rescores an engine after its limit, health or use changed.
 function fg.show_free(lane, engine)
-  local v = redis.call('HMGET', fg.engine_key(lane, engine), 'up', 'limit', 'seqs')
+  local v = redis.call('HMGET', fg.engine_key(lane, engine), 'up', 'limit', 'seqs', 'aside_seqs')
   if v[1] == '1' then
-    redis.call('ZADD', fg.free_key(lane), math.floor(tonumber(v[2])) - tonumber(v[3]), engine)
+    local free = math.floor(tonumber(v[2])) - tonumber(v[3]) - (v[4] or 0)
+    redis.call('ZADD', fg.free_key(lane), free, engine)
   else
     redis.call('ZREM', fg.free_key(lane), engine)
   end

@@ -77,12 +77,12 @@ end
 
 -- Fills `fg.settings`: the policy, which is a record that `renew` writes as `rules`, the base of the
 -- tenants' counters, the counter of whom was served last, whether the pool is `quiet` (see
--- recovery.lua), and when the first lease `expires` if nobody renews. False when the store does not
--- know the pool (never configured, restarted empty, or of another version: the next `renew` writes
+-- recovery.lua), and until when no gateway needs to be looked at (`look_at`, see aside.lua). False
+-- when the store does not know the pool (never configured, restarted empty, or of another version: the next `renew` writes
 -- it). `gateway`: also whether that one is a member, since when it is `joined`; see `gateway_lives`.
 function fg.load_settings(gateway)
   local values = redis.call('HMGET', KEYS[1], 'rules', 'base', 'last_served', 'quiet',
-    'expires', 'joined:' .. (gateway or ''))
+    'look_at', 'joined:' .. (gateway or ''))
   if values[1] ~= fg.packed_rules then
     fg.packed_rules, fg.rules = values[1], fg.unpack_record(values[1])
   end
@@ -94,7 +94,7 @@ function fg.load_settings(gateway)
   fg.settings.base = tonumber(values[2]) or 0
   fg.settings.last_served = tonumber(values[3]) or 0
   fg.settings.quiet = values[4] and true
-  fg.settings.expires = tonumber(values[5]) or 0
+  fg.settings.look_at = tonumber(values[5]) or 0
   return true
 end
 

@@ -208,6 +208,7 @@ function fg.finish(r, cost, tokens, void, now, note)
     fg.reposition(r, r.lane)
   else
     if r.state == 'granted' then
+      fg.keep_aside(r)
       fg.occupy(r, -1)
       fg.note_running(r, -1)
       redis.call('ZREM', fg.key('held', r.gateway), r.id)
@@ -244,6 +245,7 @@ function fg.sweep(now, budget)
   if not gateway then
     return lanes
   end
+  fg.forget_share(gateway)
   local waiting = redis.call('SRANDMEMBER', fg.key('waiting', gateway), budget)
   local held = redis.call('ZRANGE', fg.key('held', gateway), 0, budget - 1)
   for _, id in ipairs(waiting) do

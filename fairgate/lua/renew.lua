@@ -7,15 +7,18 @@
 --       6 engines as JSON [{lane, name, up, max_seqs, max_kv, pressure}], pressure: 1 is saturated, -1
 --         unknown   7 return grants made since (ms, by the server's clock)   8 '1' to leave the pool
 --       9 gateways that it last knew to be alive, if it lost the store meanwhile; 0 if it did not
+--       10 what it grants by itself if it loses the store (see aside.lua; '' for nothing); then 7 is
+--         when its last renewal was whose reply it got
 -- Reply one JSON object: epoch, now, joined (since when the gateway has been alive without a gap; its
 --       lines do not outlive one), gateways (alive), rank (of this one among them, from 0), more
 --       (grants are left for another call), grants, quiet (ms until anything is granted, see
---       recovery.lua), lanes {free, waiting, limit, seqs}, apps (their profiles)
+--       recovery.lua), aside (its share is, see aside.lua), lanes {free, waiting, limit, seqs}, apps (their profiles)
 
 local now = fg.clock(ARGV[1])
 local gateway, lease_ms = ARGV[2], tonumber(ARGV[3])
 local gateways_key = fg.PREFIX .. 'gateways'
-local quiet_ms = fg.recover(gateway, tonumber(ARGV[9]), ARGV[8] == '1', lease_ms, now)
+local leaves = ARGV[8] == '1'
+local quiet_ms = fg.recover(gateway, tonumber(ARGV[9]), leaves, lease_ms, now)
 
 if not fg.gateway_lives(gateway, now) then
   redis.call('HSET', KEYS[1], 'joined:' .. gateway, string.format('%.3f', now))
@@ -62,7 +65,7 @@ if old_rules and old_rules ~= new_rules then
   end
 end
 
-if ARGV[8] == '1' then -- leaving: what it still holds is swept like a dead one's
+if leaves then -- leaving: what it still holds is swept like a dead one's
   redis.call('ZADD', gateways_key, now - 1, gateway)
 else
   redis.call('ZADD', gateways_key, now + lease_ms, gateway)
@@ -97,11 +100,11 @@ end
 
 local function read_engine(e_key)
   local v = redis.call('HMGET', e_key, 'up', 'limit', 'seqs', 'max_seqs', 'max_kv', 'adapted_at',
-    'seen')
+    'seen', 'aside_seqs')
   return {
     up = tonumber(v[1]) or 0, limit = tonumber(v[2]), seqs = tonumber(v[3]) or 0,
     max_seqs = tonumber(v[4]), max_kv = tonumber(v[5]), adapted_at = tonumber(v[6]) or 0,
-    seen = tonumber(v[7]) or 0,
+    seen = tonumber(v[7]) or 0, aside = tonumber(v[8]) or 0,
   }
 end
 
@@ -128,7 +131,7 @@ local function is_told(known, e, limit)
   if e.up == 0 then
     return not free
   end
-  return free == math.floor(limit) - known.seqs
+  return free == math.floor(limit) - known.seqs - known.aside
 end
 
 local reported = {} -- engines by key
@@ -180,6 +183,10 @@ end
 
 local stats, grants = {}, {}
 fg.sweep(now, 200)
+if not leaves and ARGV[9] == '0' then
+  fg.note_share(gateway, ARGV[10], tonumber(ARGV[7]) or 0, lease_ms, now)
+end
+fg.look_for_late(now)
 for _, lane in ipairs(fg.settings.lane_names) do
   local lane_stats = {free = 0, limit = 0, seqs = 0, up = 0}
   for _, name in ipairs(redis.call('SMEMBERS', fg.key('engines', lane))) do
@@ -212,8 +219,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', fg.key('held', gateway), ARGV[7]
   end
 end
 
-local first = redis.call('ZRANGE', gateways_key, 0, 0, 'WITHSCORES')
-redis.call('HSET', KEYS[1], 'expires', first[2] or 0) -- none: the only one left
+fg.plan_look()
 local alive = redis.call('ZRANGEBYSCORE', gateways_key, now, '+inf')
 table.sort(alive)
 local rank = 0
@@ -242,6 +248,7 @@ return cjson.encode({
   gateways = #alive,
   rank = rank,
   quiet = string.format('%.0f', quiet_ms),
+  aside = fg.is_late(gateway),
   more = #grants >= fg.MAX_GRANTS,
   grants = table.concat(missed, '\n'),
   lanes = stats,

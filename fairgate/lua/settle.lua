@@ -14,6 +14,7 @@ local r = fg.load_settings() and fg.load_request(ARGV[2])
 if not r then
   return {'0'}
 end
+fg.look_for_late(now)
 fg.read_ahead(fg.key('tenant', r.tenant), fg.key('user', r.tenant .. ':' .. r.user),
   fg.lane_key(r.lane), fg.own_profile_key(r), fg.pool_profile_key(r.app))
 local cost, tokens, void, learn, output_tokens, prompt_bytes, prompt_tokens, next_id

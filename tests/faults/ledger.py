@@ -32,7 +32,7 @@ _LOOK = compose_script(
     end
 
     local look = {requests = {}, held = {}, waiting = {}, lines = {}, lanes = {}, engines = {},
-      free = {}, tenants = {}, users = {}}
+      free = {}, tenants = {}, users = {}, late = redis.call('SMEMBERS', fg.PREFIX .. 'late')}
     look.gateways = map(redis.call('ZRANGE', fg.PREFIX .. 'gateways', 0, -1, 'WITHSCORES'))
     for _, id in ipairs(names('request')) do
       local r = fg.load_request(id)
@@ -104,6 +104,8 @@ class EngineUse(msgspec.Struct, frozen=True):
 
     seqs: str = "0"
     kv: str = "0"
+    aside_seqs: str = "0"
+    aside_kv: str = "0"
     limit: str = "0"
     max_seqs: str = "0"
     max_kv: str = "0"
@@ -115,6 +117,8 @@ class Look:
     """Everything the ledger held at one moment. Lists that are empty are objects in Lua's JSON."""
 
     gateways: dict[str, str]
+    late: list[str]
+    """Gateways whose shares are set aside."""
     requests: list[Request]
     held: dict[str, list[str]]
     """Ids of granted requests by gateway."""
@@ -139,7 +143,7 @@ async def look(client: Redis, pool: str) -> Look:
 
 
 def _nothing(name: str) -> Any:
-    return [] if name == "requests" else {}
+    return [] if name in ("requests", "late") else {}
 
 
 def violations(seen: Look) -> list[str]:
@@ -193,8 +197,14 @@ def _engines(seen: Look) -> list[str]:
             found.append(f"engine {name}: {e.kv} KV tokens reserved, leases of others")
         lane, _, engine = name.partition(":")
         free = seen.free.get(lane, {}).get(engine)
-        if free is not None and float(free) != int(float(e.limit)) - int(e.seqs):
-            found.append(f"engine {name}: {free} free of {e.limit}, {e.seqs} reserved")
+        if free is not None and float(free) != int(float(e.limit)) - int(e.seqs) - int(
+            e.aside_seqs
+        ):
+            found.append(
+                f"engine {name}: {free} free of {e.limit}, {e.seqs} reserved, {e.aside_seqs} aside"
+            )
+        if not seen.late and (int(e.aside_seqs) or int(e.aside_kv)):
+            found.append(f"engine {name}: {e.aside_seqs} sequences aside, and nobody is late")
     return found
 
 

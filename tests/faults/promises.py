@@ -248,6 +248,16 @@ PROMISES = (
                "test_pools_of_a_cluster_outlive_the_death_of_a_master",
                "integration/test_store_failover.py::test_a_pool_follows_its_slot_to_another_node"),
     ),
+    Promise(
+        "S9", _STORE, "nobody else is granted what it may grant by itself",
+        rows=("store resets mid-pipeline",),
+        tests=("integration/test_store_faults.py::"
+               "test_one_that_gets_no_replies_goes_on_within_the_share_that_is_set_aside",
+               "integration/test_ledger_late.py::"
+               "test_one_whose_calls_arrive_and_whose_replies_do_not_is_late",
+               "integration/test_ledger_late.py::"
+               "test_together_they_never_run_more_than_there_is"),
+    ),
 )  # fmt: skip
 
 

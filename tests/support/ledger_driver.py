@@ -22,6 +22,7 @@ from fairgate.admission.ledger import (
 )
 from fairgate.admission.link import Link
 from fairgate.admission.model import Ask, EngineReport, Served
+from fairgate.admission.share import share_of_engines
 from fairgate.config import Limits, Policy, Queue, RateLimits
 from fairgate.errors import StoreError
 from fairgate.policy import resolve_policy
@@ -62,6 +63,8 @@ class LedgerDriver:
         self.losing: set[str] = set()
         """Kinds of calls whose next reply is lost: whoever called calls again."""
         self._behind: set[str] = set()
+        self.heard: dict[str, str] = {}
+        """By gateways that tell their share: when their last heartbeat was whose reply they got."""
         self.usage_records = usage_records
         self.granted: dict[str, list[GrantNote]] = {}
         self.subscriber = self.client.pubsub(ignore_subscribe_messages=True)
@@ -104,14 +107,30 @@ class LedgerDriver:
         while (message := self.subscriber.get_message(timeout=0.0)) is not None:
             self._note(*parse_notes(message["data"]))
         while self._behind:  # a heartbeat tells of grants whose reply was lost
-            missed = self._renew(self._behind.pop(), since_ms="-inf").grants
+            gateway = self._behind.pop()
+            missed = self._renew(gateway, self.heard.get(gateway, "-inf")).grants
             self._note(*(note for note in missed if note.id not in self.granted))
 
     def beat(self, gateway: str = "g0", *, leave: bool = False) -> Renewed:
+        if gateway in self.heard:
+            return self._beat_and_tell(gateway, leave=leave)
         reply: Renewed = self._call("renew", gateway, lambda: self._renewal(gateway, "+inf", leave))
         self._note(*reply.grants)
         self.hear()
         return reply
+
+    def _beat_and_tell(self, gateway: str, *, leave: bool) -> Renewed:
+        """Until nothing is set aside for it, as gateways do."""
+        while True:
+            reply: Renewed = self._call(
+                "renew", gateway, lambda: self._renewal(gateway, self.heard[gateway], leave)
+            )
+            self.heard[gateway] = reply.now_ms
+            fresh = {note.id: note for note in reply.grants if note.id not in self.granted}
+            self._note(*fresh.values())
+            self.hear()
+            if not reply.aside:
+                return reply
 
     def _renew(self, gateway: str, since_ms: str) -> Renewed:
         reply: Renewed = self._run(lambda: self._renewal(gateway, since_ms, leave=False))
@@ -127,7 +146,13 @@ class LedgerDriver:
             engines=self.engines,
             since_ms=since_ms,
             leave=leave,
+            share=self.share_of(gateway) if gateway in self.heard else (),
         )
+
+    def share_of(self, gateway: str) -> list[EngineReport]:
+        """What it would grant by itself."""
+        names = list(self.ledgers)
+        return share_of_engines(self.engines, replicas=len(names), rank=names.index(gateway))
 
     def restart(self, *, forget: bool) -> None:
         """The store comes back from its file, or empty; no connection or script is left.

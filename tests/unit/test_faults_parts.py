@@ -81,6 +81,7 @@ SOUND = Look(
     free={"small": {"e": "0"}},
     tenants={"acme": ACCOUNT},
     users={"acme:ann": ACCOUNT},
+    late=[],
 )
 
 
@@ -102,6 +103,8 @@ def test_a_sound_ledger_contradicts_itself_nowhere():
         ({"free": {"small": {"e": "1"}}}, "1 free of 1"),
         ({"engines": engine(seqs="2", limit="2")}, "2 sequences reserved"),
         ({"engines": engine(kv="61")}, "61 KV"),
+        ({"engines": engine(aside_kv="20")}, "nobody is late"),
+        ({"engines": engine(aside_seqs="1"), "late": ["g"]}, "1 aside"),
     ],
 )  # fmt: skip
 def test_a_contradiction_is_told(change, says):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fairgate.admission.model import EngineReport
-from fairgate.admission.share import share_of_engines
+from fairgate.admission.share import less_held, share_of_engines, within
 from fairgate.storeurl import parse_address
 
 
@@ -48,4 +48,13 @@ def test_nobody_is_shut_out_of_a_small_lane():
     engine = [EngineReport("small", "e0", up=True, max_num_seqs=1)]
     assert share_of_engines(engine, replicas=4, rank=3)[0].max_num_seqs == 1
     held = [("small", "e0", 10)]
-    assert share_of_engines(engine, replicas=4, rank=3, held=held)[0].max_num_seqs == 0
+    assert less_held(share_of_engines(engine, replicas=4, rank=3), held)[0].max_num_seqs == 0
+
+
+def test_a_share_that_has_grown_is_bounded_by_the_one_that_was_told():
+    engines = [EngineReport("small", f"e{i}", True, 9, kv_cache_tokens=90) for i in range(2)]
+    told = share_of_engines(engines[:1], replicas=3, rank=0)
+    grown = share_of_engines(engines, replicas=2, rank=0)
+    bounded = within(grown, told)
+    assert [(r.max_num_seqs, r.kv_cache_tokens) for r in bounded] == [(3, 30), (0, 45)]
+    assert within(told, grown) == told
