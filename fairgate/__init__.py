@@ -4,7 +4,7 @@ The public door: what is named here stays; everything else may move.
 """
 
 from fairgate.config import Config, Route, RouteCost
-from fairgate.configfile import load as load_config
+from fairgate.config.reading import load as load_config
 from fairgate.errors import (
     AdminError,
     ArtifactError,

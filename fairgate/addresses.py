@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_netw
 
 from starlette.types import Scope
 
-from fairgate.configserver import Server
+from fairgate.config.server import Server
 
 _IPV6_SITE_BITS = 64
 _LONGEST_CHAIN = 32

@@ -10,7 +10,7 @@ from typing import Annotated, cast, get_args
 import typer
 import uvloop
 
-from fairgate import configfile, overrides
+from fairgate import overrides
 from fairgate.commands.audit import audit
 from fairgate.commands.config import config_app
 from fairgate.commands.engines import engines_app
@@ -19,7 +19,7 @@ from fairgate.commands.router import router_app
 from fairgate.commands.tenants import tenants_app
 from fairgate.commands.top import top
 from fairgate.commands.usage import usage_app
-from fairgate.config import Config, Preset
+from fairgate.config import Config, Preset, reading
 from fairgate.errors import FairgateError
 from fairgate.placement import check_served
 from fairgate.serve import serve as serve_until_stopped
@@ -98,7 +98,7 @@ def serve(
 def _load(
     file: Path | None, engines: list[str], host: str | None, port: int | None, policy: str | None
 ) -> Config:
-    config = configfile.load(file) if file else overrides.without_file()
+    config = reading.load(file) if file else overrides.without_file()
     if engines == [overrides.SIMULATED]:
         config = overrides.with_simulated_engines(config)
     elif engines:

@@ -8,7 +8,7 @@ import random
 import aiohttp
 import structlog
 
-from fairgate.configrouting import Judge
+from fairgate.config.routing import Judge
 from fairgate.errors import StoreError
 from fairgate.routing.base import RouteRequest
 from fairgate.routing.checks import answer_text, checked

@@ -13,9 +13,8 @@ import structlog
 from msgspec.structs import replace
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fairgate import configfile
-from fairgate.config import AppEngine, Config, Lane, Pool, Tenant
-from fairgate.configserver import Server
+from fairgate.config import AppEngine, Config, Lane, Pool, Tenant, reading
+from fairgate.config.server import Server
 from fairgate.errors import FairgateError
 from fairgate.placement import check_mounted
 from fairgate.runtime import Runtime
@@ -38,9 +37,9 @@ def mounted_config(source: ConfigSource | None) -> Config:
     elif isinstance(source, Config):
         config = source
     elif isinstance(source, Mapping):
-        config = configfile.convert(source, source="config")
+        config = reading.convert(source, source="config")
     else:
-        config = configfile.load(Path(source))
+        config = reading.load(Path(source))
     check_mounted(config, source=str(source) if isinstance(source, str | Path) else "config")
     server = config.server
     if server.access_log is None:

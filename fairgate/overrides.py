@@ -19,8 +19,8 @@ from fairgate.config import (
     SimulatedEngine,
     Tenant,
 )
-from fairgate.configrules import problems
-from fairgate.configserver import Server
+from fairgate.config.rules import problems
+from fairgate.config.server import Server
 from fairgate.engines.base import EngineStatus
 from fairgate.engines.probe import probe
 from fairgate.errors import ConfigError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fairgate.config import AppEngine, Config, Engine, HttpEngine
-from fairgate.configrules import all_engines
+from fairgate.config.rules import all_engines
 from fairgate.errors import ConfigError
 
 

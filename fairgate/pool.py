@@ -21,12 +21,12 @@ from fairgate.admission.model import Ask, EngineReport, Grant, LaneStatistics, S
 from fairgate.admission.queue import Admission
 from fairgate.codec import Call
 from fairgate.config import App, Config, Lane
+from fairgate.config.policy import resolve_policy
 from fairgate.engines.base import Engine
 from fairgate.engines.monitor import EngineMonitor, Fleet
 from fairgate.errors import StoreError
 from fairgate.failopen import OpenDoor
 from fairgate.identity import Principal
-from fairgate.policy import resolve_policy
 from fairgate.routing.base import RouteRequest
 from fairgate.routing.best_route import Tariff
 from fairgate.routing.build import view_of

@@ -10,7 +10,7 @@ import structlog
 from msgspec.structs import replace
 
 from fairgate.config import AppEngine, Config, Engine, HttpEngine, Lane, Pool
-from fairgate.configadmin import Admin
+from fairgate.config.admin import Admin
 from fairgate.errors import ConfigError
 
 _log = structlog.get_logger(__name__)

@@ -26,8 +26,8 @@ from fairgate.changes.store import ChangeStore
 from fairgate.config import AppEngine as AppEngineSettings
 from fairgate.config import Config, Lane
 from fairgate.config import Engine as EngineSettings
-from fairgate.configadmin import UsageRecords
-from fairgate.configrules import is_auto
+from fairgate.config.admin import UsageRecords
+from fairgate.config.rules import is_auto
 from fairgate.engines.app import AppEngine
 from fairgate.engines.base import Engine
 from fairgate.engines.build import AppEngineFactory, build_engine

@@ -16,7 +16,7 @@ from msgspec.json import Encoder, decode
 from msgspec.structs import replace
 
 from fairgate.codec import Call
-from fairgate.configsampling import BestOf, Cascade, LogProbability
+from fairgate.config.sampling import BestOf, Cascade, LogProbability
 from fairgate.errors import BadRequest
 from fairgate.routing.text import prompt_text
 

@@ -11,7 +11,7 @@ from msgspec import Struct
 from starlette.types import Scope
 
 from fairgate.admin.sessions import Sessions
-from fairgate.configadmin import AdminKey
+from fairgate.config.admin import AdminKey
 from fairgate.errors import Forbidden, NotFound, Unauthenticated
 from fairgate.runtime import Runtime
 

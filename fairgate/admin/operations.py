@@ -11,14 +11,13 @@ from typing import Any
 import msgspec
 import structlog
 
-from fairgate import configshape
 from fairgate.admin import shapes
 from fairgate.admin.access import Admin
 from fairgate.admin.views import Views, etag
 from fairgate.changes.live import Change, LiveChanges
 from fairgate.changes.overlay import Entry, Fields, KeyEntry, Object, encode, joined
-from fairgate.config import Config
-from fairgate.configbase import Name
+from fairgate.config import Config, shape
+from fairgate.config.base import Name
 from fairgate.errors import Conflict, Forbidden, Invalid, NotFound, PreconditionFailed
 from fairgate.runtime import Runtime
 
@@ -309,7 +308,7 @@ def _user_of_app(config: Config, app: str) -> str | None:
 
 
 def _name(name: Any, field: str = "name") -> str:
-    _, problems = configshape.fit(name, Name)
+    _, problems = shape.fit(name, Name)
     if problems:
         raise Invalid([f"{field}: {problems[0]}"])
     return str(name)
@@ -319,7 +318,7 @@ def _known_fields(body: Body, kind: type) -> None:
     """Raise ``Invalid`` for fields that ``kind`` has not; what they hold is checked later."""
     fields = kind.__struct_fields__  # type: ignore[attr-defined]
     problems = [
-        f"{name}: unknown field{configshape.did_you_mean(name, fields)}; expected one of "
+        f"{name}: unknown field{shape.did_you_mean(name, fields)}; expected one of "
         + ", ".join(fields)
         for name in body
         if name not in fields
@@ -329,7 +328,7 @@ def _known_fields(body: Body, kind: type) -> None:
 
 
 def _fitted(body: Body, kind: type[Any]) -> Any:
-    fitted, problems = configshape.fit(dict(body), kind)
+    fitted, problems = shape.fit(dict(body), kind)
     if problems:
         raise Invalid(problems)
     return msgspec.convert(fitted, kind)

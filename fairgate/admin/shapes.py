@@ -8,8 +8,8 @@ from msgspec import Struct
 
 from fairgate.billing.sums import UsageSum
 from fairgate.config import Limits, Queue, RateLimits
-from fairgate.configbase import Base, Count, Name, Positive, Share
-from fairgate.configrouting import OpenShare
+from fairgate.config.base import Base, Count, Name, Positive, Share
+from fairgate.config.routing import OpenShare
 
 Source = Literal["file", "live", "file+live"]
 """Where an object comes from: the configuration file, the API, or both."""

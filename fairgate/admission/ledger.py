@@ -25,8 +25,8 @@ from fairgate.admission.model import (
 )
 from fairgate.admission.scripts import load_script
 from fairgate.config import Limits, Queue, RateLimits
+from fairgate.config.policy import ResolvedPolicy
 from fairgate.headers import LimitView
-from fairgate.policy import ResolvedPolicy
 
 MAX_SCORE = 2.0**30
 STATE_TTL_S = 6 * 3600.0

@@ -13,8 +13,8 @@ from fairgate.admission.model import EngineReport, PoolStatistics
 from fairgate.admission.outage import Outage
 from fairgate.admission.share import share_of_engines, within
 from fairgate.config import Queue
+from fairgate.config.policy import ResolvedPolicy
 from fairgate.errors import StoreError
-from fairgate.policy import ResolvedPolicy
 
 MISSED_BEATS = 5
 _ALONE_BEATS = 3  # since the last reply; by then the store has set our share aside, see aside.lua

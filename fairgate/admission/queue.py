@@ -32,6 +32,7 @@ from fairgate.admission.places import (
     refusal_of,
 )
 from fairgate.config import Queue
+from fairgate.config.policy import ResolvedPolicy
 from fairgate.errors import (
     NoEngine,
     QueueTimeout,
@@ -40,7 +41,6 @@ from fairgate.errors import (
     Unauthenticated,
     Unavailable,
 )
-from fairgate.policy import ResolvedPolicy
 
 _RENEWALS = 3
 _READMITTED = 200  # calls at once, when all line up again

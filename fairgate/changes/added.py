@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fairgate import configrules
-from fairgate.config import HttpEngine
-from fairgate.configadmin import EnginePlace
-from fairgate.configbase import Base, Count
-from fairgate.configplaces import place_of
+from fairgate.config import HttpEngine, rules
+from fairgate.config.admin import EnginePlace
+from fairgate.config.base import Base, Count
+from fairgate.config.places import place_of
 
 
 class AddedEngine(Base, frozen=True):
@@ -27,7 +26,7 @@ def made_of(
     name: str, added: AddedEngine, places: Sequence[EnginePlace]
 ) -> tuple[HttpEngine | None, list[str]]:
     """The engine ``name``, or what is wrong with it; ``places`` say where one may be."""
-    problems = configrules.url_problems(added.url, "url")
+    problems = rules.url_problems(added.url, "url")
     place = None if problems else place_of(added.url, places)
     if place is None:
         return None, problems or [

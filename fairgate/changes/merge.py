@@ -13,11 +13,10 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from fairgate import configrules, configshape
 from fairgate.changes.added import AddedEngine, made_of
 from fairgate.changes.overlay import Entry, KeyEntry, Object, Overlay, patched
-from fairgate.config import App, Config, Engine, HttpEngine, Key, Lane, Queue, Tenant
-from fairgate.configbase import Base, Count, Headroom, Positive
+from fairgate.config import App, Config, Engine, HttpEngine, Key, Lane, Queue, Tenant, rules, shape
+from fairgate.config.base import Base, Count, Headroom, Positive
 
 
 class LaneTerms(Base, frozen=True):
@@ -119,7 +118,7 @@ class _Merging:
         if tenant is not None:
             own = () if entry and entry.fresh else (old.keys if old else ())
             tenant = replace(tenant, keys=_keys(own, keys))
-            problems = problems or configrules.tenant_problems(name, tenant, self._config)
+            problems = problems or rules.tenant_problems(name, tenant, self._config)
             if problems and old is not None:
                 tenant = replace(old, keys=_keys(old.keys, keys, revoked_only=True))
             elif problems:
@@ -217,11 +216,11 @@ def shaped(old: Any, entry: Entry | None, kind: type[Any]) -> tuple[Any, list[st
     if entry.gone or (old is None and not entry.fresh):
         return None, []
     plain = {} if entry.fresh else msgspec.json.decode(msgspec.json.encode(old))
-    fitted, problems = configshape.fit(patched(plain, entry.patch), kind)
+    fitted, problems = shape.fit(patched(plain, entry.patch), kind)
     if problems:
         return old, problems
     made = msgspec.convert(fitted, kind)
-    problems = configrules.quantities(made)
+    problems = rules.quantities(made)
     return (old if problems else made), problems
 
 

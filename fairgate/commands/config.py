@@ -8,8 +8,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from fairgate import configfile
-from fairgate.config import Config
+from fairgate.config import Config, reading
 from fairgate.errors import ConfigError
 
 config_app = typer.Typer(name="config", no_args_is_help=True)
@@ -24,7 +23,7 @@ def _group() -> None:
 def check(file: Annotated[Path, typer.Argument(help="The configuration file.")]) -> None:
     """Check FILE; print every problem and exit with 1 if there is one."""
     try:
-        config = configfile.load(file)
+        config = reading.load(file)
     except ConfigError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error
@@ -34,7 +33,7 @@ def check(file: Annotated[Path, typer.Argument(help="The configuration file.")])
 @config_app.command()
 def schema() -> None:
     """Print the JSON Schema of the configuration file, for editors."""
-    typer.echo(msgspec.json.format(msgspec.json.encode(configfile.schema()), indent=2))
+    typer.echo(msgspec.json.format(msgspec.json.encode(reading.schema()), indent=2))
 
 
 def _summary(config: Config) -> str:

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from fairgate import configbase, configshape
 from fairgate.admin.operations import new_key
 from fairgate.commands.remote import (
     URL,
@@ -19,6 +18,7 @@ from fairgate.commands.remote import (
     show,
     telling_errors,
 )
+from fairgate.config import base, shape
 
 keys_app = typer.Typer(name="keys", no_args_is_help=True)
 
@@ -49,7 +49,7 @@ def new(
         raise typer.BadParameter("expected either --tenant NAME or --admin", param_hint="--tenant")
     if live and admin:
         raise typer.BadParameter("admin keys belong in the file", param_hint="--live")
-    _, problems = configshape.fit(tenant or "admin", configbase.Name)
+    _, problems = shape.fit(tenant or "admin", base.Name)
     if problems:
         raise typer.BadParameter(problems[0], param_hint="--tenant")
     if live:

@@ -15,7 +15,7 @@ import msgspec
 import orjson
 import typer
 
-from fairgate import configfile
+from fairgate.config import reading
 from fairgate.errors import EngineError
 from fairgate.labelling.choosing import MOST_ANSWERS
 from fairgate.labelling.engine import Asked
@@ -58,7 +58,7 @@ def record(
     ] = None,
 ) -> None:
     """Write what all gateways of a pool decide, and what comes of it, while this runs."""
-    found = configfile.load(config)
+    found = reading.load(config)
     if found.store.url == EMBEDDED:
         raise typer.BadParameter(
             "store.url is 'embedded', which only the gateway reaches: set routing.record.file",

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
-from fairgate.configserver import Breaker as Settings
+from fairgate.config.server import Breaker as Settings
 
 Circuit = Literal["closed", "half-open", "open"]
 

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from fairgate.admission.model import EngineReport
 from fairgate.config import Engine as EngineSettings
 from fairgate.config import Lane
-from fairgate.configserver import Breaker as BreakerSettings
+from fairgate.config.server import Breaker as BreakerSettings
 from fairgate.engines.base import Engine, EngineStatus
 from fairgate.engines.breaker import Breaker
 from fairgate.engines.pressure import pressure

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from fairgate import headers
 from fairgate.codec import ROUTES
-from fairgate.configrules import AUTO_MODEL
+from fairgate.config.rules import AUTO_MODEL
 from fairgate.errors import NotFound, Refusal
 from fairgate.gateway import openapi
 from fairgate.gateway.feedback import PATH as FEEDBACK

@@ -16,7 +16,7 @@ from starlette.types import Scope
 
 from fairgate import headers
 from fairgate.admission.model import Served
-from fairgate.configsampling import Cascade
+from fairgate.config.sampling import Cascade
 from fairgate.engines.transport import Answer as EngineAnswer
 from fairgate.errors import Refusal, StoreError
 from fairgate.gateway.answers import Choices, as_stream, read_choices

@@ -11,7 +11,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from fairgate.config import AppEngine, Config, Lane
-from fairgate.configrules import all_engines
+from fairgate.config.rules import all_engines
 from fairgate.errors import ConfigError
 from fairgate.mounting import mounted_config
 

@@ -14,8 +14,8 @@ from msgspec import Struct
 
 from fairgate.admission.model import AccountView, LaneLine, PlaceView, TenantView
 from fairgate.config import Config, Limits, Throttle
+from fairgate.config.policy import ResolvedPolicy
 from fairgate.identity import Principal, apps_of
-from fairgate.policy import ResolvedPolicy
 
 SCHEMA = 1
 """Grows when a field goes or changes its meaning; new fields may come at any time."""

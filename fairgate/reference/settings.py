@@ -12,7 +12,7 @@ from typing import Any, get_args, get_type_hints
 import msgspec
 
 from fairgate.config import Config
-from fairgate.configbase import Base
+from fairgate.config.base import Base
 
 _HEAD = """# Configuration
 

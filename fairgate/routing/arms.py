@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from fairgate.config import Lane
-from fairgate.configrouting import RouterChoice, Routing
+from fairgate.config.routing import RouterChoice, Routing
 from fairgate.errors import ArtifactError
 from fairgate.routing.base import Router
 from fairgate.routing.build import UNTRAINED, Kit, build_router, build_untrained, views_of

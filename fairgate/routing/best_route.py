@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from fairgate.configsampling import BestRoute as Settings
+from fairgate.config.sampling import BestRoute as Settings
 
 _SURE = 1e-6
 _GRID = 256

@@ -10,7 +10,7 @@ import structlog
 
 from fairgate.admission.model import LaneStatistics
 from fairgate.config import Lane
-from fairgate.configrouting import RouterName, Routing
+from fairgate.config.routing import RouterName, Routing
 from fairgate.errors import ArtifactError
 from fairgate.routing.base import LaneView, Router, RouteRequest
 from fairgate.routing.best_route import Tariff

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from fairgate.accounting import BYTES_PER_TOKEN
-from fairgate.configsampling import BestRoute as Settings
+from fairgate.config.sampling import BestRoute as Settings
 from fairgate.routing.base import Action, Decision, LaneView, RouteRequest, by_price
 from fairgate.routing.best_route import BestRoute, Tariff
 from fairgate.routing.predictor import Prediction, Predictor

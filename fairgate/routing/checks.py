@@ -8,7 +8,7 @@ import msgspec
 from msgspec import DecodeError, Struct
 
 from fairgate.codec import Call
-from fairgate.configrouting import Check
+from fairgate.config.routing import Check
 
 _ASKS_JSON = frozenset({"json_object", "json_schema"})
 

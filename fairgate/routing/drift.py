@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from fairgate.configrouting import Drift as Settings
+from fairgate.config.routing import Drift as Settings
 
 log = structlog.get_logger("fairgate.routing")
 

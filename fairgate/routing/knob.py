@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fairgate.configrules import AUTO_MODEL
+from fairgate.config.rules import AUTO_MODEL
 from fairgate.errors import BadRequest
 
 HEADER = b"x-fairgate-quality"

@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 
 from fairgate.config import Lane
-from fairgate.configrouting import Routing
+from fairgate.config.routing import Routing
 from fairgate.errors import FairgateError, StoreError
 from fairgate.routing import notes
 from fairgate.routing.arms import PLAIN, make_arms, settings_by_itself

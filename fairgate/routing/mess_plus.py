@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from random import Random
 
-from fairgate.configrouting import MessPlus as Settings
+from fairgate.config.routing import MessPlus as Settings
 from fairgate.routing.base import Action, Decision, LaneView, RouteRequest, by_price
 from fairgate.routing.costs import LaneCosts
 from fairgate.routing.debts import MOST_OWED, Debts

@@ -17,7 +17,7 @@ import msgspec
 import orjson
 import structlog
 
-from fairgate.configrouting import Record as Settings
+from fairgate.config.routing import Record as Settings
 from fairgate.routing.routed import Outcome, Routed
 
 log = structlog.get_logger("fairgate.routing")

@@ -6,7 +6,7 @@ from importlib import import_module
 
 import aiohttp
 
-from fairgate import configsampling as settings
+from fairgate.config import sampling as settings
 from fairgate.errors import ConfigError
 from fairgate.scoring.agreement import Agreement
 from fairgate.scoring.base import Scorer

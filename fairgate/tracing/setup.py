@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from starlette.types import Scope
 
-from fairgate.configtracing import Tracing
+from fairgate.config.tracing import Tracing
 from fairgate.errors import ConfigError
 
 if TYPE_CHECKING:  # OpenTelemetry is an extra

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from fairgate.config import Config, HttpEngine, InProcessEngine, Lane
 from fairgate.config import Engine as EngineSettings
-from fairgate.configrules import all_engines
+from fairgate.config.rules import all_engines
 from fairgate.engines.build import build_engine
 from fairgate.engines.http_client import HttpClient
 from fairgate.engines.process import SpawnedEngine

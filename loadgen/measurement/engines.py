@@ -10,7 +10,8 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from fairgate import config, configfile
+from fairgate import config
+from fairgate.config import reading
 from fairgate.engines import build_engine
 from fairgate.engines.base import EngineStatus
 from fairgate.engines.http import HttpEngine
@@ -108,7 +109,7 @@ def _lanes_of(engines: str) -> dict[str, config.Lane]:
             f"of the repository, {DEMO}; {path} is not there"
         )
     try:
-        pools = configfile.load(path).pools
+        pools = reading.load(path).pools
     except ConfigError as error:
         raise SpecError(f"--engines {engines}: {error}") from error
     return {name: lane for pool in pools.values() for name, lane in pool.lanes.items()}

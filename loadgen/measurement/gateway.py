@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from fairgate.child import Child, Command, log_tail, open_log
 from fairgate.config import Config
-from fairgate.configserver import Server
+from fairgate.config.server import Server
 from fairgate.engines.process import free_port
 from loadgen.errors import TargetError
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from fairgate.config import Policy
-from fairgate.policy import resolve_policy
+from fairgate.config.policy import resolve_policy
 from loadgen.client import Request
 from loadgen.errors import TargetError
 from loadgen.job import Finished, Job, send

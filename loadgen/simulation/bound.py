@@ -16,7 +16,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from fairgate.policy import ResolvedPolicy
+from fairgate.config.policy import ResolvedPolicy
 from loadgen.fairness import service_spread
 from loadgen.records import Outcome
 from loadgen.service import Accumulated, Price, backlog, overlap

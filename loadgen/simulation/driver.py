@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from fairgate.admission.scripts import compose_script
 from fairgate.config import Policy
-from fairgate.policy import resolve_policy
+from fairgate.config.policy import resolve_policy
 from loadgen.records import Call, Chain, Outcome
 from loadgen.simulation.clock import VirtualLoop
 from loadgen.simulation.engine import VirtualEngine, step_due

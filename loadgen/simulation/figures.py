@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from msgspec import Struct
 
 from fairgate.config import Policy
-from fairgate.policy import resolve_policy
+from fairgate.config.policy import resolve_policy
 from loadgen.metrics import Summary, percentile, summarise, tpot_ms
 from loadgen.records import Outcome
 from loadgen.service import Accumulated, Price, backlog, overlap

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from msgspec.structs import replace as replace_struct
 
-from fairgate import configfile
-from fairgate.config import Config, Key, Lane, Policy, Pool, SimulatedEngine, Tenant
+from fairgate.config import Config, Key, Lane, Policy, Pool, SimulatedEngine, Tenant, reading
 from fairgate.engines.simulated.scheduler import MAX_NUM_BATCHED_TOKENS
 from fairgate.errors import ConfigError
 from loadgen.arrivals import Arrivals, Lengths
@@ -60,7 +59,7 @@ def read_site(path: Path, pool: str, profile: str) -> Site:
     Raises ``SpecError``.
     """
     try:
-        found = configfile.load(path)
+        found = reading.load(path)
     except ConfigError as error:
         raise SpecError(f"--config: {error}") from error
     if not found.tenants:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fairgate.policy import ResolvedPolicy
+from fairgate.config.policy import ResolvedPolicy
 from loadgen.records import Outcome
 from loadgen.service import Price
 

@@ -23,8 +23,8 @@ from fairgate.admission.model import Ask, EngineReport, Grant, Served
 from fairgate.admission.queue import Admission
 from fairgate.admission.scripts import load_library
 from fairgate.config import Queue
+from fairgate.config.policy import resolve_policy
 from fairgate.errors import NoEngine, QueueTimeout, StoreError, Throttled, Unavailable
-from fairgate.policy import resolve_policy
 
 POOL = "gate"
 COST = 10.0

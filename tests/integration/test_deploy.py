@@ -19,7 +19,7 @@ from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from fairgate.config import Config
-from fairgate.configfile import load
+from fairgate.config.reading import load
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

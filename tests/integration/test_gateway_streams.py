@@ -17,7 +17,7 @@ from aiohttp import web
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from support.gateway import LedgerView, bearer, chat, config, eventually, fake_engine, lane
 
-from fairgate.configfile import loads
+from fairgate.config.reading import loads
 from fairgate.engines.process import free_port
 from fairgate.gateway.app import Gateway
 from fairgate.gateway.connection import connections_with

@@ -13,7 +13,7 @@ from fairgate.admission.link import Link
 from fairgate.admission.model import EngineReport, Served
 from fairgate.admission.share import share_of_engines
 from fairgate.config import Queue
-from fairgate.policy import resolve_policy
+from fairgate.config.policy import resolve_policy
 
 LEASE_S = 5.0
 BEAT_S = LEASE_S / 5

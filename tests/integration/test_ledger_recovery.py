@@ -12,7 +12,7 @@ from fairgate.admission.ledger import Admitted, Ledger, Renewed, settings_of
 from fairgate.admission.link import Link
 from fairgate.admission.model import EngineReport, Served
 from fairgate.config import Queue
-from fairgate.policy import resolve_policy
+from fairgate.config.policy import resolve_policy
 
 CAPACITY = 3
 LEASE_S = 5.0

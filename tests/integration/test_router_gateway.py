@@ -35,7 +35,7 @@ from support.live_routing import ByNumber, words
 
 from fairgate import FairGate, Gateway, Runtime
 from fairgate.config import Config
-from fairgate.configfile import loads
+from fairgate.config.reading import loads
 from fairgate.engines.process import free_port
 from fairgate.errors import ArtifactError
 from fairgate.routing import library

@@ -21,7 +21,7 @@ from fairgate.admission.embedded import EmbeddedStore
 from fairgate.admission.locating import locator_of
 from fairgate.admission.model import Served
 from fairgate.admission.vetting import vet_store
-from fairgate.configfile import convert
+from fairgate.config.reading import convert
 from fairgate.engines.process import free_port
 from fairgate.errors import StoreError
 from fairgate.runtime import Runtime

@@ -14,7 +14,7 @@ import uvicorn
 import yaml
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fairgate.configfile import loads
+from fairgate.config.reading import loads
 from fairgate.engines.process import free_port
 from fairgate.gateway.app import Gateway
 from fairgate.runtime import Runtime

@@ -24,8 +24,8 @@ from fairgate.admission.link import Link
 from fairgate.admission.model import Ask, EngineReport, Served
 from fairgate.admission.share import share_of_engines
 from fairgate.config import Limits, Policy, Queue, RateLimits
+from fairgate.config.policy import resolve_policy
 from fairgate.errors import StoreError
-from fairgate.policy import resolve_policy
 from support.records import read_record
 
 POOL = "test"

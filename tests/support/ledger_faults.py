@@ -9,7 +9,7 @@ from hypothesis.stateful import precondition, rule
 
 from fairgate.admission.ledger import Admitted
 from fairgate.config import Policy
-from fairgate.policy import resolve_policy
+from fairgate.config.policy import resolve_policy
 from support.ledger_driver import LEASE_S, LedgerDriver
 
 WAITING = "waiting"

@@ -17,8 +17,8 @@ from fairgate.admission.locating import locator_of
 from fairgate.admission.model import Ask, EngineReport, Grant, Served
 from fairgate.admission.queue import Admission
 from fairgate.config import Queue
+from fairgate.config.policy import resolve_policy
 from fairgate.errors import Refusal, StoreError
-from fairgate.policy import resolve_policy
 from support.gateway import eventually
 
 POOL = "main"

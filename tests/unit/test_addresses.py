@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from fairgate.addresses import Addresses
-from fairgate.configfile import convert
-from fairgate.configserver import Server
+from fairgate.config.reading import convert
+from fairgate.config.server import Server
 from fairgate.errors import ConfigError
 
 

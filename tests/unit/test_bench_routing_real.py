@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from fairgate.configfile import convert
+from fairgate.config.reading import convert
 from fairgate.labelling.exact import Check, passes
 from fairgate.labelling.run import Label, Prompt
 from tests.bench.routing_real import labelled, tasks

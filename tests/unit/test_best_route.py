@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairgate.configsampling import BestRoute as Settings
+from fairgate.config.sampling import BestRoute as Settings
 from fairgate.routing.best_route import (
     BestRoute,
     Option,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fairgate.configserver import Breaker as Settings
+from fairgate.config.server import Breaker as Settings
 from fairgate.engines.breaker import Breaker
 
 

@@ -10,7 +10,7 @@ import pytest
 from fairgate.changes.merge import Effective, merged, remerged
 from fairgate.changes.overlay import Entry, KeyEntry, Overlay, difference, encode, joined, patched
 from fairgate.config import Config
-from fairgate.configfile import loads
+from fairgate.config.reading import loads
 from fairgate.identity import Identity, revoked_keys
 
 A, B, C = ("a" * 64, "b" * 64, "c" * 64)

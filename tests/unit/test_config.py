@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 from fairgate.commands.config import config_app
 from fairgate.commands.keys import keys_app
 from fairgate.config import Config, HttpEngine, Interactions, Policy, SimulatedEngine
-from fairgate.configfile import load, loads, schema
+from fairgate.config.policy import resolve_policy
+from fairgate.config.reading import load, loads, schema
 from fairgate.errors import ConfigError
-from fairgate.policy import resolve_policy
 
 HASH_A, HASH_B = (sha256(key).hexdigest() for key in (b"a", b"b"))
 

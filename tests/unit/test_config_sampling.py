@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fairgate import configfile
+from fairgate.config import reading
 from fairgate.errors import ConfigError
 from fairgate.placement import check_mounted
 
@@ -17,7 +17,7 @@ def problems(section: dict[str, Any], **top: Any) -> list[str]:
         for name, port in (("small", 1), ("large", 2))
     }
     try:
-        configfile.convert({"pools": {"main": {"lanes": lanes, **section}}, **top}, source="")
+        reading.convert({"pools": {"main": {"lanes": lanes, **section}}, **top}, source="")
     except ConfigError as error:
         return error.problems
     return []
@@ -78,7 +78,7 @@ def test_a_verifier_that_is_no_path() -> None:
 
 def test_a_mounted_fairgate_sends_nothing_to_engines() -> None:
     lanes = {"app": {"engines": [{"type": "app"}]}}
-    config = configfile.convert(
+    config = reading.convert(
         {"pools": {"main": {"lanes": lanes, "best_of": {}}}}, source="fairgate.yaml"
     )
     with pytest.raises(ConfigError, match=r"pools\.main\.best_of: only 'fairgate serve'"):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from fairgate import configfile
-from fairgate.configsampling import Scorer
+from fairgate.config import reading
+from fairgate.config.sampling import Scorer
 from fairgate.placement import check_served
 
 PAGE = (Path(__file__).parents[2] / "docs" / "best-of.md").read_text()
@@ -16,7 +16,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "best-of.md").read_text()
 
 def test_the_configuration() -> None:
     (text,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
-    config = configfile.loads(text, source="best-of.md")
+    config = reading.loads(text, source="best-of.md")
     check_served(config)
     pool = config.pools["main"]
     assert pool.best_of is not None

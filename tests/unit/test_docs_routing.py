@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from fairgate.configfile import loads
-from fairgate.configrouting import MessPlus, Routing
+from fairgate.config.reading import loads
+from fairgate.config.routing import MessPlus, Routing
 from fairgate.routing.debts import CAUTION, FIRST_DEBT, MOST_OWED
 
 PAGE = (Path(__file__).parents[2] / "docs" / "routing-live.md").read_text()

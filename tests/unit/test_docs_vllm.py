@@ -8,9 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from fairgate import configfile
-from fairgate.config import InProcessEngine
-from fairgate.configrules import all_engines
+from fairgate.config import InProcessEngine, reading
+from fairgate.config.rules import all_engines
 from fairgate.integrations.vllm_settings import server_config
 from fairgate.placement import check_served
 
@@ -32,6 +31,6 @@ def test_inside_vllms_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_vllm_inside_the_gateway() -> None:
-    config = configfile.loads(yaml_of("inprocess.md"), source="inprocess.md")
+    config = reading.loads(yaml_of("inprocess.md"), source="inprocess.md")
     check_served(config)
     assert all(isinstance(engine, InProcessEngine) for _, engine in all_engines(config))

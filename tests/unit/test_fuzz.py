@@ -15,8 +15,8 @@ from fairgate import codec, headers
 from fairgate.addresses import Addresses
 from fairgate.codec import ROUTES, decode, rewrite
 from fairgate.config import Config, Key, Pool, Tenant
-from fairgate.configsampling import BestOf
-from fairgate.configserver import Server
+from fairgate.config.sampling import BestOf
+from fairgate.config.server import Server
 from fairgate.engines.http_connection import Connection, HttpAnswer
 from fairgate.errors import EngineError, Forbidden, Refusal, Unauthenticated
 from fairgate.identity import Identity, complete

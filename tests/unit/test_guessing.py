@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fairgate.addresses import Addresses
-from fairgate.configserver import Server
+from fairgate.config.server import Server
 from fairgate.errors import Throttled
 from fairgate.guessing import MOST_ADDRESSES, WINDOW_S, FailedKeys
 

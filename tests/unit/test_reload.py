@@ -14,7 +14,7 @@ import pytest
 import structlog
 
 from fairgate.config import Config, SimulatedEngine
-from fairgate.configfile import load, loads
+from fairgate.config.reading import load, loads
 from fairgate.reload import ConfigWatcher, restart_needed
 
 BASE = """

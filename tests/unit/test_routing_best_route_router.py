@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fairgate import configfile
 from fairgate.admission.model import LaneStatistics
 from fairgate.codec import decode
-from fairgate.configsampling import BestRoute as Settings
+from fairgate.config import reading
+from fairgate.config.sampling import BestRoute as Settings
 from fairgate.errors import ConfigError
 from fairgate.routing.base import Action, Decision, LaneView, RouteRequest
 from fairgate.routing.best_route import Tariff
@@ -112,4 +112,4 @@ def test_it_needs_to_know_how_answers_are_chosen() -> None:
     engines = [{"type": "http", "url": "http://127.0.0.1:1"}]
     pool = {"lanes": {"a": {"engines": engines}}, "routing": {"router": "best-route"}}
     with pytest.raises(ConfigError, match=r"pools\.main\.best_of: expected a section, got none"):
-        configfile.convert({"pools": {"main": pool}}, source="")
+        reading.convert({"pools": {"main": pool}}, source="")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fairgate.configfile import convert
+from fairgate.config.reading import convert
 from fairgate.errors import ConfigError
 from fairgate.reload import _live_part, restart_needed
 

@@ -8,8 +8,8 @@ import pytest
 from support.live_routing import lanes, request, view, words
 
 from fairgate.config import Lane
-from fairgate.configrouting import Drift
-from fairgate.configrouting import MessPlus as Settings
+from fairgate.config.routing import Drift
+from fairgate.config.routing import MessPlus as Settings
 from fairgate.routing.costs import LaneCosts
 from fairgate.routing.debts import FIRST_DEBT, LEAST_LABELS, Debt, Debts
 from fairgate.routing.drift import DriftWatch

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fairgate.codec import PATHS, Route, decode
-from fairgate.configsampling import BestOf, Cascade, SelfConsistency
+from fairgate.config.sampling import BestOf, Cascade, SelfConsistency
 from fairgate.errors import BadRequest
 from fairgate.sampling import Plan, Planner, Wishes, read_wishes
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 import aiohttp
 import pytest
 
-from fairgate import configsampling
+from fairgate.config import sampling
 from fairgate.errors import ConfigError
 from fairgate.scoring.agreement import Agreement
 from fairgate.scoring.base import Answer, ScoringFailed
@@ -146,21 +146,21 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 @pytest.mark.parametrize(
     ("section", "kind"),
     [
-        (configsampling.LogProbability(), LogProbability),
-        (configsampling.SelfConsistency(), SelfConsistency),
-        (configsampling.Agreement(), Agreement),
-        (configsampling.Verifier(function="operator:contains"), Verifier),
-        (configsampling.HttpScorer(url="http://127.0.0.1:9"), Reward),
+        (sampling.LogProbability(), LogProbability),
+        (sampling.SelfConsistency(), SelfConsistency),
+        (sampling.Agreement(), Agreement),
+        (sampling.Verifier(function="operator:contains"), Verifier),
+        (sampling.HttpScorer(url="http://127.0.0.1:9"), Reward),
     ],
 )
 async def test_scorers_by_name(
-    session: aiohttp.ClientSession, section: configsampling.Scorer, kind: type
+    session: aiohttp.ClientSession, section: sampling.Scorer, kind: type
 ) -> None:
     assert isinstance(build_scorer(section, session), kind)
 
 
 async def test_a_scorer_that_nobody_listens_for(session: aiohttp.ClientSession) -> None:
-    scorer = build_scorer(configsampling.HttpScorer(url="http://127.0.0.1:9"), session)
+    scorer = build_scorer(sampling.HttpScorer(url="http://127.0.0.1:9"), session)
     with pytest.raises(ScoringFailed, match="ClientConnectorError"):
         await scorer.score("", said("a"))
 
@@ -170,4 +170,4 @@ async def test_a_verifier_that_cannot_be_imported(
     session: aiohttp.ClientSession, function: str
 ) -> None:
     with pytest.raises(ConfigError, match=f"scorer.function: {function} cannot be imported"):
-        build_scorer(configsampling.Verifier(function=function), session)
+        build_scorer(sampling.Verifier(function=function), session)

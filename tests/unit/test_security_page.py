@@ -10,8 +10,7 @@ import pytest
 import yaml
 
 import fairgate
-from fairgate import configfile
-from fairgate.config import Key
+from fairgate.config import Key, reading
 from fairgate.errors import ConfigError
 
 ROOT = Path(fairgate.__file__).parent.parent
@@ -46,20 +45,20 @@ def site(engine: str) -> str:
 )  # fmt: skip
 def test_an_engine_is_asked_over_http_only(url: str) -> None:
     with pytest.raises(ConfigError, match="url"):
-        configfile.loads(site(url), source="test", environ={})
+        reading.loads(site(url), source="test", environ={})
 
 
 def test_an_environment_variable_adds_no_section() -> None:
     """It is filled in after parsing."""
     hostile = 'http://a"}]}}}}\nanonymous: root\n#'
     with pytest.raises(ConfigError, match="url"):
-        configfile.loads(site("${URL}"), source="test", environ={"URL": hostile})
+        reading.loads(site("${URL}"), source="test", environ={"URL": hostile})
 
 
 def test_no_secret_stands_in_a_message() -> None:
     text = site("http://engine") + "store: {url: 'redis://:hunter2@[broken'}\n"
     with pytest.raises(ConfigError) as caught:
-        configfile.loads(text, source="test", environ={})
+        reading.loads(text, source="test", environ={})
     assert "hunter2" not in str(caught.value)
 
 
@@ -68,7 +67,7 @@ def test_a_key_is_kept_as_its_hash_only() -> None:
     assert "sha256" in fields
     assert not fields & {"key", "secret", "token", "value", "text"}
     with pytest.raises(ConfigError, match="sha256"):
-        configfile.loads(
+        reading.loads(
             site("http://engine") + "tenants: {acme: {keys: [{sha256: plain-text-key}]}}\n",
             source="test",
             environ={},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fairgate.policy import resolve_policy
+from fairgate.config.policy import resolve_policy
 from loadgen.records import Outcome
 from loadgen.simulation.bound import check_tenants, check_users
 

@@ -7,7 +7,7 @@ from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
 from opentelemetry.trace import SpanKind
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from fairgate.configtracing import Tracing
+from fairgate.config.tracing import Tracing
 from fairgate.tracing import conventions
 from fairgate.tracing.setup import own_provider
 

@@ -10,8 +10,7 @@ import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from fairgate import configfile
-from fairgate.config import Config, HttpEngine
+from fairgate.config import Config, HttpEngine, reading
 from fairgate.errors import ConfigError
 from fairgate.workers.address import bound, reserved
 from fairgate.workers.orders import Begin, Order, Reload, Stop, packed, read_orders
@@ -20,7 +19,7 @@ from fairgate.workers.shared import build_spawned, check_shareable, shared_confi
 
 
 def made(*engines: dict[str, Any]) -> Config:
-    return configfile.convert(
+    return reading.convert(
         {
             "tenants": {"acme": {"keys": [{"sha256": "a" * 64}], "user_limits": {"rpm": 3}}},
             "pools": {"main": {"policy": "vtc", "lanes": {"small": {"engines": list(engines)}}}},

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import numpy as np
 
-from fairgate.configsampling import BestRoute as Settings
+from fairgate.config.sampling import BestRoute as Settings
 from fairgate.errors import RecordsError
 from fairgate.routing.learned import LearnedPredictor
 from fairgate.routing.learning import metrics, several_ways

@@ -13,8 +13,8 @@ from fairgate.admission.ledger import Ledger, settings_of
 from fairgate.admission.link import Link
 from fairgate.admission.model import Ask, EngineReport, Served
 from fairgate.config import Config, Queue, Tenant
+from fairgate.config.policy import resolve_policy
 from fairgate.identity import Identity
-from fairgate.policy import resolve_policy
 from tests.bench.scheduling.server import Server
 
 BEATS = 30

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fairgate.configrouting import MessPlus as Settings
+from fairgate.config.routing import MessPlus as Settings
 from tests.bench.mess_plus.missed import plot, violations
 from tests.bench.mess_plus.run import Result, run
 from tests.bench.mess_plus.stream import Stream, recorded

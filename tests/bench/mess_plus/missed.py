@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fairgate.configrouting import MessPlus as Settings
+from fairgate.config.routing import MessPlus as Settings
 from loadgen.simulation.charts import line_chart
 from loadgen.simulation.page import whole_page
 from tests.bench.mess_plus.run import Result

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fairgate import codec
 from fairgate.admission.model import LaneStatistics
 from fairgate.config import Lane
-from fairgate.configrouting import MessPlus as Settings
+from fairgate.config.routing import MessPlus as Settings
 from fairgate.routing.base import LaneView, RouteRequest
 from fairgate.routing.costs import LaneCosts
 from fairgate.routing.debts import Debts

@@ -16,7 +16,7 @@ from fairgate.admission.link import Link
 from fairgate.admission.model import Ask, EngineReport, Served
 from fairgate.admission.queue import Admission
 from fairgate.config import Queue
-from fairgate.policy import resolve_policy
+from fairgate.config.policy import resolve_policy
 from tests.bench.scheduling.pool import PIPELINED, Pool
 from tests.bench.scheduling.sweeps import SWEEPS
 

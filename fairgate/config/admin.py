@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from fairgate.configbase import Base, Count, Name, Positive, Sha256
+from fairgate.config.base import Base, Count, Name, Positive, Sha256
 
 
 class AdminKey(Base, frozen=True):

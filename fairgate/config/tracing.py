@@ -6,7 +6,7 @@ from typing import Literal
 
 from msgspec import field
 
-from fairgate.configbase import Base, Positive, Share
+from fairgate.config.base import Base, Positive, Share
 
 
 class Tracing(Base, frozen=True):

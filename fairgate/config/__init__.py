@@ -1,7 +1,7 @@
 """The configuration as typed structs: what may stand in ``fairgate.yaml``.
 
 Field names are those of the file. Units: ``*_s`` seconds, ``*_bytes`` bytes, ``*_tokens`` tokens.
-Loading, checking across fields and error messages live in :mod:`fairgate.configfile`.
+Loading, checking across fields and error messages live in :mod:`fairgate.config.reading`.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, UnsetType, field
 
-from fairgate.configadmin import Admin, UsageRecords
-from fairgate.configbase import Base, Count, Headroom, Name, NonNegative, Positive, Sha256, Share
-from fairgate.configrouting import OpenShare, Routing
-from fairgate.configsampling import BestOf, Cascade
-from fairgate.configserver import Breaker, Server, Store, Timeouts
-from fairgate.configtracing import Tracing
+from fairgate.config.admin import Admin, UsageRecords
+from fairgate.config.base import Base, Count, Headroom, Name, NonNegative, Positive, Sha256, Share
+from fairgate.config.routing import OpenShare, Routing
+from fairgate.config.sampling import BestOf, Cascade
+from fairgate.config.server import Breaker, Server, Store, Timeouts
+from fairgate.config.tracing import Tracing
 
 
 class Limits(Base, frozen=True):

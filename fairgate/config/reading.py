@@ -11,9 +11,8 @@ from typing import Any
 import msgspec
 import yaml
 
-from fairgate import configrules, configshape
-from fairgate.config import Config
-from fairgate.configshape import Substituted, join
+from fairgate.config import Config, rules, shape
+from fairgate.config.shape import Substituted, join
 from fairgate.errors import ConfigError
 
 # The C parser is several times as fast, which counts with thousands of tenants; not every build
@@ -74,7 +73,7 @@ def convert(data: object, *, source: str, environ: Mapping[str, str] = os.enviro
         filled_in = _substitute(data, "", environ, problems)
     except RecursionError as error:
         raise ConfigError([_TOO_DEEP], source=source) from error
-    plain, misfits = configshape.fit(filled_in, Config)
+    plain, misfits = shape.fit(filled_in, Config)
     if problems or misfits:
         raise ConfigError([*problems, *misfits], source=source)
     return _checked(plain, source)
@@ -94,7 +93,7 @@ def _checked(plain: object, source: str) -> Config:
         config = msgspec.convert(plain, Config)
     except msgspec.ValidationError as error:
         raise ConfigError([str(error)], source=source) from error
-    if problems := configrules.problems(config):
+    if problems := rules.problems(config):
         raise ConfigError(problems, source=source)
     return config
 

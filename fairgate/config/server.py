@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from fairgate.configbase import Base, Count, Positive
+from fairgate.config.base import Base, Count, Positive
 
 
 class Store(Base, frozen=True):

@@ -15,7 +15,7 @@ from typing import Any
 
 from msgspec import inspect
 
-from fairgate.configbase import Name, Sha256
+from fairgate.config.base import Name, Sha256
 
 # Redis scripts compute in doubles: larger whole numbers would silently lose digits there.
 MAX_EXACT = 2**53

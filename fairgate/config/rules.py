@@ -22,10 +22,10 @@ from fairgate.config import (
     Route,
     Tenant,
 )
-from fairgate.configplaces import is_place
-from fairgate.configsampling import HttpScorer, Scorer
-from fairgate.configshape import did_you_mean, join
-from fairgate.policy import resolve_policy
+from fairgate.config.places import is_place
+from fairgate.config.policy import resolve_policy
+from fairgate.config.sampling import HttpScorer, Scorer
+from fairgate.config.shape import did_you_mean, join
 from fairgate.storeurl import parse_address
 
 AUTO_MODEL = "auto"
