@@ -95,8 +95,13 @@ async def test_workers_share_the_port_the_store_and_the_engines(tmp_path, http):
         assert sum("valkey-server" in line for line in started.values()) == 1
         assert sum("fairgate.engines.simulated" in line for line in started.values()) == 1
         assert len(workers_of(gate)) == WORKERS
+
+        async def know_each_other() -> bool:  # by their next heartbeats
+            told = await metrics(http, gate.url)
+            return told["fairgate_gateways{pool=main}"] == WORKERS
+
+        await eventually(know_each_other)
         told = await metrics(http, gate.url)
-        assert told["fairgate_gateways{pool=main}"] == WORKERS
         assert told["fairgate_lane_limit_sequences{lane=small,pool=main}"] == 3  # not twice
     assert not any(map(is_alive, started))
 
