@@ -78,8 +78,9 @@ end
 -- Fills `fg.settings`: the policy, which is a record that `renew` writes as `rules`, the base of the
 -- tenants' counters, the counter of whom was served last, whether the pool is `quiet` (see
 -- recovery.lua), and until when no gateway needs to be looked at (`look_at`, see aside.lua). False
--- when the store does not know the pool (never configured, restarted empty, or of another version: the next `renew` writes
--- it). `gateway`: also whether that one is a member, since when it is `joined`; see `gateway_lives`.
+-- when the store does not know the pool (never configured, restarted empty, or of another version:
+-- the next `renew` writes it). `gateway`: also whether that one is a member, since when it is
+-- `joined`; see `gateway_lives`.
 function fg.load_settings(gateway)
   local values = redis.call('HMGET', KEYS[1], 'rules', 'base', 'last_served', 'quiet',
     'look_at', 'joined:' .. (gateway or ''))

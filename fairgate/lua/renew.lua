@@ -12,7 +12,8 @@
 -- Reply one JSON object: epoch, now, joined (since when the gateway has been alive without a gap; its
 --       lines do not outlive one), gateways (alive), rank (of this one among them, from 0), more
 --       (grants are left for another call), grants, quiet (ms until anything is granted, see
---       recovery.lua), aside (its share is, see aside.lua), lanes {free, waiting, limit, seqs}, apps (their profiles)
+--       recovery.lua), aside (its share is, see aside.lua), lanes {free, waiting, limit, seqs}, apps
+--       (their profiles)
 
 local now = fg.clock(ARGV[1])
 local gateway, lease_ms = ARGV[2], tonumber(ARGV[3])
