@@ -216,10 +216,7 @@ class Pool:
     def context_tokens(self, lane: str) -> int | None:
         """Longest prompt and output that the lane's engines take, as configured or as they tell."""
         told = self.lanes[lane].context_tokens
-        if told is not None:
-            return told
-        sizes = [s.context_tokens for s in self.monitor.statuses(lane) if s.context_tokens]
-        return min(sizes) if sizes else None
+        return self.monitor.context_tokens(lane) if told is None else told
 
     def estimate(self, call: Call, principal: Principal, lane: str, config: Config) -> Estimate:
         """What ``call`` is expected to take on ``lane``."""

@@ -111,6 +111,7 @@ class EngineMonitor:
             for lane, members in engines.items()
             for index, engine in enumerate(members)
         }
+        self._context_tokens: dict[str, int] = {}
         self._replaced: list[_Watched] = []
         """They left, and another engine has the name already."""
         self.doubted = False
@@ -125,9 +126,9 @@ class EngineMonitor:
         watched = self._watched.get((lane, name))
         return watched.engine if watched else None
 
-    def statuses(self, lane: str) -> list[EngineStatus]:
-        """What the last probes of the lane's engines saw."""
-        return [w.status for w in self._watched.values() if w.lane == lane]
+    def context_tokens(self, lane: str) -> int | None:
+        """The least that the lane's engines take, as those told that do; asked for each request."""
+        return self._context_tokens.get(lane)
 
     def observed(self) -> list[tuple[str, str, EngineStatus]]:
         """Lane and name of every engine, and what its last probe saw."""
@@ -245,6 +246,13 @@ class EngineMonitor:
         for watched in [*self._replaced, *(w for w in self._watched.values() if w.leaving)]:
             self._let_go(watched)
 
+    def _least_context(self) -> dict[str, int]:
+        least: dict[str, int] = {}
+        for watched in self._watched.values():
+            if tokens := watched.status.context_tokens:
+                least[watched.lane] = min(tokens, least.get(watched.lane, tokens))
+        return least
+
     def _let_go(self, watched: _Watched) -> None:
         """One that was removed goes when it runs nothing of ours any more."""
         of = watched.lane, watched.engine.name
@@ -255,6 +263,7 @@ class EngineMonitor:
                 self._replaced.remove(watched)
             else:
                 del self._watched[of]
+                self._context_tokens = self._least_context()
             log.info("engine is gone", lane=of[0], engine=of[1])
             assert self._fleet is not None  # noqa: S101 — as in _new
             self._fleet.remove_engine(watched.engine)
@@ -264,7 +273,9 @@ class EngineMonitor:
         return bool(running if watched.last is None else running & watched.last)
 
     async def _probe(self, watched: _Watched) -> None:
-        watched.status = await watched.engine.probe()
+        before, watched.status = watched.status, await watched.engine.probe()
+        if watched.status.context_tokens != before.context_tokens:
+            self._context_tokens = self._least_context()
         watched.failures = 0 if watched.status.up else watched.failures + 1
         if watched.status.up or watched.failures >= _FAILURES:
             self._set(watched, up=watched.status.up)

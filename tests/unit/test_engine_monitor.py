@@ -14,6 +14,7 @@ from fairgate.engines.monitor import EngineMonitor
 from fairgate.engines.transport import Transport
 
 OLD, NEW = "http://127.0.0.1:1", "http://127.0.0.1:2"
+CONTEXT = {OLD: 1024, NEW: 4096}
 
 
 class Watched:
@@ -33,7 +34,7 @@ class Watched:
         """Nothing to stop."""
 
     async def probe(self) -> EngineStatus:
-        return EngineStatus(up=True)
+        return EngineStatus(up=True, context_tokens=CONTEXT.get(self.url))
 
 
 class Fleet:
@@ -95,3 +96,13 @@ async def test_an_engine_that_is_back_before_it_was_gone_stays() -> None:
         await eventually(lambda: not monitor.leaving())
         assert fleet.gone == [OLD]
         assert monitor.engine("small", "b") is not None
+
+
+async def test_the_least_context_of_a_lane_is_that_of_the_engines_it_has() -> None:
+    fleet = Fleet()
+    async with watching(fleet, {}, a=OLD, b=NEW) as monitor:
+        assert monitor.context_tokens("small") == CONTEXT[OLD]
+        assert monitor.context_tokens("large") is None
+        monitor.apply(lanes(b=NEW))
+        await eventually(lambda: fleet.gone == [OLD])
+        assert monitor.context_tokens("small") == CONTEXT[NEW]
