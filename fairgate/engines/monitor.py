@@ -206,6 +206,7 @@ class EngineMonitor:
         for of, settings in wanted.items():
             if of not in self._watched:
                 self._watched[of] = self._new(of, lanes[of[0]], settings)
+        self._context_tokens = self._least_context()
 
     def _new(self, of: tuple[str, str], lane: Lane, settings: EngineSettings) -> _Watched:
         assert self._fleet is not None  # noqa: S101 — where engines are added, somebody has them

@@ -106,3 +106,9 @@ async def test_the_least_context_of_a_lane_is_that_of_the_engines_it_has() -> No
         monitor.apply(lanes(b=NEW))
         await eventually(lambda: fleet.gone == [OLD])
         assert monitor.context_tokens("small") == CONTEXT[NEW]
+
+
+async def test_an_engine_that_was_replaced_no_longer_bounds_the_context() -> None:
+    async with watching(Fleet(), {"a": {"runs on"}}, a=OLD, b=NEW) as monitor:
+        monitor.apply(lanes(a="http://127.0.0.1:3", b=NEW))  # which tells no context
+        assert monitor.context_tokens("small") == CONTEXT[NEW]
