@@ -20,6 +20,9 @@ from fairgate.within import Deadlines
 
 _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
+LINGER_S = 0.25
+"""For which a connection stays open that a client may take for one of use, when the server ends."""
+
 log = structlog.get_logger("fairgate.gateway")
 
 
@@ -30,6 +33,33 @@ class Connection(BoundedInput):
     _stalled: asyncio.TimerHandle | None = None
     _served: RequestResponseCycle | None = None
     """The request that is answered now; ``cycle`` is the last one that came, of a pipeline."""
+    _ends = False
+
+    def shutdown(self) -> None:
+        """The server ends. The next answer says so; a request that is on its way while nothing is
+        answered gets one, for its client cannot know whether what was cut off was taken."""
+        self._ends = True
+        if self.cycle is None or self.cycle.response_complete:
+            self._linger()
+        elif not self.cycle.response_started:
+            self.cycle.keep_alive = False
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        if self._ends:
+            self.cycle.keep_alive = False
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._ends and not self.transport.is_closing():
+            self._linger()
+
+    def _linger(self) -> None:
+        self.loop.call_later(LINGER_S, self._close_between_requests)
+
+    def _close_between_requests(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._go_on()

@@ -174,8 +174,8 @@ class Load:
                 return
             try:
                 status, headers, body = await post(self._http, self.gates[turn % len(self.gates)])
-            except (aiohttp.ClientConnectorError, aiohttp.ServerDisconnectedError):
-                continue  # refused before it was taken
+            except aiohttp.ClientConnectionError:
+                continue  # refused before it was taken: else there would be a log line too many
             if status == 503:
                 assert int(headers["retry-after"]) >= 1
                 assert json.loads(body)["error"]["code"] == "draining"
