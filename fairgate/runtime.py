@@ -124,6 +124,7 @@ class Runtime:
             for pool in runtime.pools.values():
                 stack.push_async_callback(pool.stop)
                 await pool.start()
+            stack.push_async_callback(runtime.stop_engines)
             await runtime._follow_changes(stack)
             yield runtime
 
@@ -191,7 +192,7 @@ class Runtime:
         self.engines.remove(engine)
 
     async def stop_engines(self) -> None:
-        """Stop all engines, also those that just start or end."""
+        """Stop all engines, also those that just start or end. Idempotent."""
         for start in self._coming.values():
             start.cancel()
         await asyncio.gather(*self._coming.values(), *self._going, return_exceptions=True)

@@ -93,7 +93,7 @@ async def serve(
         stop = _drain_on_signals(server, runtime)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(_break_off, server)
-            stack.push_async_callback(runtime.stop_engines)
+            stack.push_async_callback(runtime.stop_engines)  # which ends requests they still serve
             if file is not None and load is not None:
                 watcher = ConfigWatcher(file, load, config, runtime.apply)
                 _background(stack, watcher.run())

@@ -12,7 +12,7 @@ from support.mounted import app_config
 
 from fairgate import Runtime
 from fairgate.config import AppEngine as AppEngineSettings
-from fairgate.config import Lane
+from fairgate.config import Config, Lane
 from fairgate.engines.app import AppEngine
 from fairgate.mounting import mounted_config
 
@@ -42,10 +42,21 @@ WHOLE_LIFE = ["starts", "start cancelled", "stops", "stopped"]
 
 
 @pytest.fixture
-async def runtime(valkey: redis.Redis, valkey_server: str) -> AsyncIterator[Runtime]:
-    config = mounted_config(app_config(valkey_server, {"app": 4}, {"acme": tenant("acme")}))
+def config(valkey: redis.Redis, valkey_server: str) -> Config:
+    return mounted_config(app_config(valkey_server, {"app": 4}, {"acme": tenant("acme")}))
+
+
+@pytest.fixture
+async def runtime(config: Config) -> AsyncIterator[Runtime]:
     async with Runtime.open(config, app_engine=SlowEngine) as runtime:
         yield runtime
+        let_stop(runtime)
+
+
+def let_stop(runtime: Runtime) -> None:
+    for engine in runtime.engines:
+        assert isinstance(engine, SlowEngine)
+        engine.may_stop.set()
 
 
 async def added(runtime: Runtime) -> SlowEngine:
@@ -67,22 +78,18 @@ async def test_an_engine_removed_while_it_starts_is_stopped_after_that(runtime: 
     assert engine.seen == WHOLE_LIFE
 
 
-async def test_engines_that_just_start_are_stopped_with_the_others(runtime: Runtime) -> None:
-    engine = await added(runtime)
-    for each in runtime.engines:
-        assert isinstance(each, SlowEngine)
-        each.may_stop.set()
-    await runtime.stop_engines()
+async def test_engines_that_just_start_are_stopped_at_the_end(config: Config) -> None:
+    async with Runtime.open(config, app_engine=SlowEngine) as runtime:
+        engine = await added(runtime)
+        let_stop(runtime)
     assert engine.seen == WHOLE_LIFE
 
 
-async def test_engines_that_just_end_are_waited_for_at_the_end(runtime: Runtime) -> None:
-    engine = await added(runtime)
-    runtime.remove_engine(engine)
-    await eventually(lambda: "stops" in engine.seen)
-    for each in runtime.engines:
-        assert isinstance(each, SlowEngine)
-        each.may_stop.set()
-    await runtime.stop_engines()
+async def test_engines_that_just_end_are_waited_for_at_the_end(config: Config) -> None:
+    async with Runtime.open(config, app_engine=SlowEngine) as runtime:
+        engine = await added(runtime)
+        runtime.remove_engine(engine)
+        await eventually(lambda: "stops" in engine.seen)
+        let_stop(runtime)
     assert engine.seen == WHOLE_LIFE
     assert engine not in runtime.engines
