@@ -1,10 +1,12 @@
-"""Fixtures that several kinds of tests share: a real Valkey server, wiped between tests."""
+"""Fixtures that several kinds of tests share: an HTTP client, and a real Valkey server that is
+wiped between tests."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import aiohttp
 import pytest
 import redis
 import structlog
@@ -41,3 +43,9 @@ def valkey(valkey_server: str) -> Iterator[redis.Redis]:
     client.flushall()
     yield client
     client.close()
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as session:
+        yield session

@@ -90,12 +90,6 @@ async def client(gate: Gateway) -> AsyncIterator[openai.AsyncOpenAI]:
         yield client
 
 
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as session:
-        yield session
-
-
 async def test_chat_whole_and_streamed_say_the_same(client):
     whole = await client.chat.completions.create(model=MODEL, messages=ASK)
     stream = await client.chat.completions.create(model=MODEL, messages=ASK, stream=True)

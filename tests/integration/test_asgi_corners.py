@@ -49,12 +49,6 @@ def ledger(server: Program, valkey_server: str) -> Iterator[LedgerView]:
         yield view
 
 
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as session:
-        yield session
-
-
 class Answer(NamedTuple):
     status: int
     headers: dict[str, str]

@@ -82,12 +82,6 @@ def name(names: Iterator[str]) -> str:
     return next(names)
 
 
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as session:
-        yield session
-
-
 class Engine:
     """Streams, answers at once, or holds requests until :attr:`release` is set."""
 

@@ -101,12 +101,6 @@ def name(names: Iterator[str]) -> str:
 
 
 @pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as session:
-        yield session
-
-
-@pytest.fixture
 async def start(http: aiohttp.ClientSession) -> AsyncIterator[Any]:
     """Starts the two engines of a site, each with its way to answer, until they are up."""
     async with AsyncExitStack() as stack:

@@ -61,12 +61,6 @@ def site(tmp_path_factory: pytest.TempPathFactory, valkey_server: str) -> Iterat
 
 
 @pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as session:
-        yield session
-
-
-@pytest.fixture
 async def client(site: Site) -> AsyncIterator[openai.AsyncOpenAI]:
     async with openai.AsyncOpenAI(
         base_url=f"{site.gate.url}/v1", api_key=key_of("acme"), max_retries=0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,12 +57,6 @@ def site(tmp_path: Path) -> Iterator[Site]:
         )
         gates = [stack.enter_context(gateway(tmp_path / f"g{i}", settings)) for i in range(4)]
         yield Site(gates, it, store)
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as session:
-        yield session
 
 
 async def post(

@@ -56,12 +56,6 @@ def site(tmp_path_factory: pytest.TempPathFactory, valkey_server: str) -> Iterat
             yield Site(gate, it, ledger)
 
 
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as session:
-        yield session
-
-
 async def post(site: Site, http: aiohttp.ClientSession, body: Any, name: str) -> int:
     url = f"{site.gate.url}/v1/chat/completions"
     async with http.post(url, json=body, headers=bearer(name)) as answer:

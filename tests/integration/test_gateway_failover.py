@@ -76,12 +76,6 @@ def pair(tmp_path_factory: pytest.TempPathFactory, valkey_server: str) -> Iterat
 
 
 @pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as session:
-        yield session
-
-
-@pytest.fixture
 async def start(pair: Pair, http: aiohttp.ClientSession) -> AsyncIterator[Any]:
     """Starts the two engines, each with its way to answer, and waits until they are up."""
     async with AsyncExitStack() as stack:

@@ -77,12 +77,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             yield Site(gate, narrow.url, broken)
 
 
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as session:
-        yield session
-
-
 @dataclass(frozen=True)
 class Case:
     """A request, and what is told in its answer beside ``x-request-id``."""

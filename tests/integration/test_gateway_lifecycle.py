@@ -6,7 +6,7 @@ import asyncio
 import json
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,12 +48,6 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimulatedEngine]:
     """An engine that writes a hundred tokens per second."""
     with engine(tmp_path_factory.mktemp("lifecycle"), "--speed", "2") as it:
         yield it
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as session:
-        yield session
 
 
 async def post(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, get_args
 
 import aiohttp
@@ -175,12 +175,6 @@ def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         )
         with gateway(folder, settings, ready=False) as it:
             yield it
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as session:
-        yield session
 
 
 async def me(http: aiohttp.ClientSession, gate: Gateway, *who: str, **sent: str) -> dict[str, Any]:

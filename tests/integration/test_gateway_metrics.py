@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,6 @@ DOCUMENTED = Path(__file__).parents[2] / "docs" / "metrics.md"
 def sim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimulatedEngine]:
     with engine(tmp_path_factory.mktemp("metrics"), "--speed", "8", "--max-num-seqs", "4") as it:
         yield it
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as session:
-        yield session
 
 
 async def post(

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,12 +108,6 @@ def site(store: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]
         )
         with gateway(folder / "a", settings) as a, gateway(folder / "b", settings) as b:
             yield Site((a, b), it, ledger, settings)
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as session:
-        yield session
 
 
 async def post(http: aiohttp.ClientSession, gate: Gateway, body: Any, name: str = "acme") -> int:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +51,6 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Simulated
 def settings_of(store: Store, engines: list[SimulatedEngine], on_failure: str) -> dict[str, Any]:
     lanes = {"small": lane(*(e.url for e in engines), max_num_seqs=1)}
     return config(lanes, store=store.url, store_fields={"on_failure": on_failure})
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as session:
-        yield session
 
 
 async def post(http: aiohttp.ClientSession, gate: Gateway, body: Any) -> tuple[int, Any, Any]:

@@ -95,12 +95,6 @@ async def collector() -> AsyncIterator[tuple[Collector, str]]:
     await runner.cleanup()
 
 
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as session:
-        yield session
-
-
 async def post(
     http: aiohttp.ClientSession, gate: Gateway, body: Any, headers: dict[str, str]
 ) -> int:
