@@ -212,9 +212,12 @@ for lane, lane_stats in pairs(stats) do
   lane_stats.waiting = fg.lane_record(lane).waiting
 end
 
-local missed = fg.deliver(grants, gateway)
+local missed, told = fg.deliver(grants, gateway), {}
+for _, r in ipairs(grants) do
+  told[r.id] = true
+end
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', fg.key('held', gateway), ARGV[7], '+inf')) do
-  local r = fg.load_request(id)
+  local r = not told[id] and fg.load_request(id)
   if r then
     table.insert(missed, fg.describe(r))
   end
