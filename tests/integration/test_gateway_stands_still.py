@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -97,6 +98,7 @@ async def test_what_engines_sent_meanwhile_is_in_time(
                     await begun.acquire()
                     await slow.whole.acquire()
             gate.send(signal.SIGSTOP)
+            os.waitpid(gate.process.pid, os.WUNTRACED)  # until it has stopped
             slow.go_on.set()
             await asyncio.sleep(LIMIT_S + 1)
             gate.send(signal.SIGCONT)
