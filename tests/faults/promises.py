@@ -250,7 +250,7 @@ PROMISES = (
     ),
     Promise(
         "S9", _STORE, "nobody else is granted what it may grant by itself",
-        rows=("store resets mid-pipeline",),
+        rows=("store resets mid-pipeline", "gateway cut off from the store"),
         tests=("integration/test_store_faults.py::"
                "test_one_that_gets_no_replies_goes_on_within_the_share_that_is_set_aside",
                "integration/test_ledger_late.py::"

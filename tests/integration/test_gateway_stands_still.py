@@ -98,7 +98,7 @@ async def test_what_engines_sent_meanwhile_is_in_time(
                     await begun.acquire()
                     await slow.whole.acquire()
             gate.send(signal.SIGSTOP)
-            os.waitpid(gate.process.pid, os.WUNTRACED)  # until it has stopped
+            await asyncio.to_thread(os.waitpid, gate.process.pid, os.WUNTRACED)  # until it has
             slow.go_on.set()
             await asyncio.sleep(LIMIT_S + 1)
             gate.send(signal.SIGCONT)
