@@ -158,6 +158,12 @@ PROMISES = (
                "test_an_engine_that_keeps_failing_is_left_alone_until_it_serves",),
     ),
     Promise(
+        "E15", _FAILURES, "neither engines nor clients are blamed for that time",
+        rows=("gateway stopped 10 s",),
+        tests=("integration/test_gateway_stands_still.py::"
+               "test_what_engines_sent_meanwhile_is_in_time",),
+    ),
+    Promise(
         "E14", _FAILURES, "are started again when they end",
         tests=("unit/test_engines.py::test_a_crash_is_followed_by_a_restart",),
     ),
@@ -224,6 +230,10 @@ PROMISES = (
         "S4", _STORE, "a replica's wall clock does not matter",
         tests=("integration/test_store_faults.py::"
                "test_a_store_that_keeps_its_state_counts_everything_once",),
+    ),
+    Promise(
+        "S10", _STORE, "so a replica that died by then is noticed",
+        tests=("integration/test_ledger_late.py::test_a_clock_that_is_set_back_hides_nobodys_death",),
     ),
     Promise(
         "S5", _STORE, "503 with `Retry-After`; those in line keep their place",

@@ -215,6 +215,18 @@ async def test_who_is_granted_a_place_as_its_gateway_dies_holds_nothing_and_is_c
     assert account()["s"] == lifted + 12.0
 
 
+@pytest.mark.parametrize("silent_before", [0, 2])
+async def test_a_clock_that_is_set_back_hides_nobodys_death(pool, silent_before):
+    """Neither of one that was late by then, nor of one that falls silent as it happens."""
+    assert await pool.fill(0, most=3) == 3
+    await pool.beats(1, count=silent_before)
+    pool.now -= 3600
+    await pool.beats(1, count=4)
+    assert await pool.fill(1) == 5
+    await pool.beats(1, count=5)
+    assert await pool.fill(1) == 5
+
+
 async def test_one_that_dies_or_leaves_has_no_share(pool):
     await pool.beats(1, count=4)
     assert await pool.fill(1) == 5

@@ -77,9 +77,7 @@ async def cut_off(site: Site) -> AsyncIterator[Harm]:
     finally:
         await proxy.order("pass")
     alone = await gate.degraded() - before
-    harm.remarks.append(f"it served {alone} requests by itself")
-    if not alone:
-        harm.notes.append("it did not go on by itself")
+    harm.remarks.append(f"it served {alone} requests by itself, its share less what it had granted")
 
 
 async def _restart(gate: Gate, harm: Harm) -> None:
