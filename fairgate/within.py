@@ -6,6 +6,19 @@ import asyncio
 from types import TracebackType
 from typing import Protocol
 
+_STOOD_STILL_S = 0.5
+SECOND_LOOK_S = 1.0
+"""After which a limit is judged where this process stood still; see :func:`stood_still`."""
+
+
+def stood_still(due: float, now: float) -> bool:
+    """Whether a timer that was ``due`` then rings so late that this process must have stood still.
+
+    Then its lateness says nothing of who was to be in time: a timer may ring before what came
+    meanwhile is read (uvloop), or before whom it is for has seen that.
+    """
+    return now - due > _STOOD_STILL_S
+
 
 class Late(Protocol):
     """What has a time limit."""
@@ -18,23 +31,29 @@ class Line:
     """Limits of the same length, which therefore end in the order in which they began: one timer
     of the event loop sees to all of them."""
 
-    __slots__ = ("_seconds", "_timer", "_until", "loop")
+    __slots__ = ("_timer", "_until", "loop", "seconds")
 
     def __init__(self, seconds: float, loop: asyncio.AbstractEventLoop) -> None:
-        self._seconds = seconds
+        self.seconds = seconds
         self.loop = loop
         self._timer: asyncio.TimerHandle | None = None
         self._until: dict[Late, float] = {}
 
     def start(self, who: Late) -> None:
         """Tell ``who`` when the time is over, unless :meth:`stop` comes first."""
-        self._until[who] = self.loop.time() + self._seconds
+        self._until[who] = until = self.loop.time() + self.seconds
         if self._timer is None:
-            self._timer = self.loop.call_later(self._seconds, self._look)
+            self._timer = self.loop.call_later(self.seconds, self._ring, until)
 
     def stop(self, who: Late) -> None:
         """``who`` was in time."""
         self._until.pop(who, None)
+
+    def _ring(self, due: float) -> None:
+        if stood_still(due, self.loop.time()):
+            self._timer = self.loop.call_later(SECOND_LOOK_S, self._look)
+        else:
+            self._look()
 
     def _look(self) -> None:
         self._timer = None
@@ -42,7 +61,7 @@ class Line:
         over: list[Late] = []
         for who, until in self._until.items():
             if until > now:
-                self._timer = self.loop.call_later(until - now, self._look)
+                self._timer = self.loop.call_later(until - now, self._ring, until)
                 break
             over.append(who)
         for who in over:

@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Scope
 
 from fairgate.errors import EngineError, EngineUnreachable
 from fairgate.pipe import Put
+from fairgate.within import Deadlines, Line, Within
 
 GRACE_S = 5.0
 """After the disconnect an app may work on for so long, then it is cancelled."""
@@ -30,13 +31,16 @@ class AsgiTransport:
         self._find_app = find_app
         self._headers = dict(headers or {})
         self._running: set[asyncio.Task[None]] = set()
+        self._deadlines = Deadlines()
 
     async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> AsgiAnswer:
         """See :meth:`fairgate.engines.transport.Transport.post`."""
         app = self._find_app()
         if app is None:
             raise EngineUnreachable("NotRunning")
-        answer = AsgiAnswer(_scope(path, {**headers, **self._headers}, len(body)), body)
+        answer = AsgiAnswer(
+            _scope(path, {**headers, **self._headers}, len(body)), body, self._deadlines
+        )
         task = asyncio.create_task(answer.run(app), name=f"engine request {path}")
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -59,7 +63,8 @@ class AsgiTransport:
 class AsgiAnswer:
     """See :class:`fairgate.engines.transport.Answer`."""
 
-    def __init__(self, scope: Scope, body: bytes) -> None:
+    def __init__(self, scope: Scope, body: bytes, deadlines: Deadlines) -> None:
+        self._deadlines = deadlines
         self._scope = scope
         self._body: bytes | None = body
         self._start: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
@@ -72,7 +77,8 @@ class AsgiAnswer:
         self._read = False
         """The last part was taken."""
         self._task: asyncio.Task[None] | None = None
-        self._idle_s: float | None = None
+        self._silence: Line | None = None
+        """Limits the time between two parts."""
         self._ends_at: float | None = None
         """By the event loop's clock."""
 
@@ -156,17 +162,19 @@ class AsgiAnswer:
         return b""
 
     async def _next(self) -> tuple[bytes, bool] | EngineError:
-        idle_s, ends_at = self._idle_s, self._ends_at
+        ends_at = self._ends_at
         if ends_at is not None and asyncio.get_running_loop().time() > ends_at:
             raise EngineError("no end in time")
+        if self._silence is None:
+            return await self._parts.get()
         try:
-            async with asyncio.timeout(idle_s):
+            with Within(self._silence):
                 return await self._parts.get()
         except TimeoutError:
-            raise EngineError(f"silent for {idle_s:g} s") from None
+            raise EngineError(f"silent for {self._silence.seconds:g} s") from None
 
     def limit_time(self, *, idle_s: float, total_s: float) -> None:
-        self._idle_s = idle_s
+        self._silence = self._deadlines.of(idle_s)
         self._ends_at = asyncio.get_running_loop().time() + total_s
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ import aiohttp
 
 from fairgate.engines.http_connection import Connection, ConnectionLostUnused, HttpAnswer
 from fairgate.errors import EngineUnreachable
+from fairgate.within import Deadlines, Within
 
 FREE_S = 4.0
 """An idle connection is kept so long; uvicorn, and so vLLM, closes idle ones after five seconds."""
@@ -42,6 +43,7 @@ class HttpClient:
         self._free: defaultdict[Origin, list[Connection]] = defaultdict(list)
         self._all: set[Connection] = set()
         self._pruning: asyncio.TimerHandle | None = None
+        self._deadlines = Deadlines()
 
     async def post(self, origin: Origin, head: bytes, body: bytes) -> HttpAnswer:
         """Send ``head`` (with its blank line) and ``body``, wait for the answer to begin.
@@ -102,7 +104,7 @@ class HttpClient:
 
         tls = self._tls if origin.scheme == "https" else None
         try:
-            async with asyncio.timeout(self._connect_s):
+            with Within(self._deadlines.of(self._connect_s)):
                 _, connection = await loop.create_connection(
                     lambda: Connection(freed, lost, max_answer_bytes=self._max_answer_bytes),
                     origin.host,

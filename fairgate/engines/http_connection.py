@@ -17,6 +17,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from fairgate.errors import EngineError
 from fairgate.pipe import Put
+from fairgate.within import SECOND_LOOK_S, stood_still
 
 HIGH_WATER_BYTES = 256 * 1024
 """Of an answer that nobody takes; beyond this the engine's sending is slowed."""
@@ -249,7 +250,7 @@ class HttpAnswer:
         self._idle_s, self._heard_at = idle_s, self._loop.time()
         self._ends_at = self._heard_at + total_s
         if not self._complete:
-            self._silence = self._loop.call_later(min(idle_s, total_s), self._check_time)
+            self._look_in(min(idle_s, total_s), self._heard_at)
 
     def close(self) -> None:
         self._stop_listening()
@@ -282,7 +283,16 @@ class HttpAnswer:
             if not self._complete and self._failure is None:
                 self._connection.resume()
 
-    def _check_time(self) -> None:
+    def _look_in(self, seconds: float, now: float) -> None:
+        self._silence = self._loop.call_later(seconds, self._check_time, now + seconds)
+
+    def _check_time(self, due: float) -> None:
+        if stood_still(due, self._loop.time()):
+            self._silence = self._loop.call_later(SECOND_LOOK_S, self._judge_time)
+        else:
+            self._judge_time()
+
+    def _judge_time(self) -> None:
         now = self._loop.time()
         left_s = self._heard_at + self._idle_s - now
         if self._paused:
@@ -292,9 +302,7 @@ class HttpAnswer:
         elif left_s <= 0:
             self._break_off(EngineError(f"silent for {self._idle_s:g} s"))
         else:
-            self._silence = self._loop.call_later(
-                min(left_s, self._ends_at - now), self._check_time
-            )
+            self._look_in(min(left_s, self._ends_at - now), now)
 
     def _break_off(self, error: Exception) -> None:
         self.fail(error)

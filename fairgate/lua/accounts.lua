@@ -114,11 +114,12 @@ function fg.in_sight(current, previous, now)
   return current + previous * (1 - fg.elapsed_share(now))
 end
 
--- Adds to the windows and the day; corrections may be negative and never leave less than nothing.
-function fg.count(a, requests, tokens, now)
+-- Adds to the windows and the day, to that `tokens_today` if they differ; corrections may be negative
+-- and never leave less than nothing.
+function fg.count(a, requests, tokens, now, tokens_today)
   fg.roll(a, now)
   a.rc = math.max(0, a.rc + requests)
   a.tc = math.max(0, a.tc + tokens)
-  a.du = math.max(0, a.du + tokens)
+  a.du = math.max(0, a.du + (tokens_today or tokens))
   a.dirty = true
 end

@@ -203,7 +203,7 @@ if not engine and not exempt and has_its_part_of_the_line() then
 end
 
 -- Every check is passed: only now anything is written.
-r.cost = price_1_cost * r.price
+r.cost, r.since = price_1_cost * r.price, now
 r.expected = fg.expected_cost(r)
 local t, u = fg.tenant_account(r), fg.user_account(r)
 if u.new then

@@ -37,7 +37,7 @@ for _, choice in ipairs(preferred) do
     r.price = choice[2]
   end
 end
-r.cost = price_1_cost * r.price
+r.cost, r.since = price_1_cost * r.price, now
 r.expected = fg.expected_cost(r)
 
 local t, u = fg.tenant_account(r), fg.user_account(r)

@@ -103,6 +103,18 @@ function fg.note_share(gateway, share, heard, lease_ms, now)
   end
 end
 
+-- Called by each renewal: a server's clock that was set back must not let who is silent by now seem
+-- alive until it has caught up. Leases of other gateways may be longer, but not ten times.
+function fg.note_clock(lease_ms, now)
+  local function bring_back(set, to)
+    for _, gateway in ipairs(redis.call('ZRANGEBYSCORE', fg.PREFIX .. set, now + 10 * lease_ms, '+inf')) do
+      redis.call('ZADD', fg.PREFIX .. set, to, gateway)
+    end
+  end
+  bring_back('gateways', now + lease_ms)
+  bring_back('due', now + BEATS * lease_ms)
+end
+
 -- Says when gateways have to be looked at again: when the first lease ends or the first of them is
 -- late; at once (0) while any of them is.
 function fg.plan_look()

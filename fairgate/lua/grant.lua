@@ -143,12 +143,16 @@ function fg.deliver(grants, gateway)
   return own
 end
 
--- Actual tokens replace the estimate in every window and quota that counted it.
+-- Actual tokens replace the estimate in every window and quota that counted it. What is left of a
+-- former day's is not given back to today's quota.
 function fg.correct(r, tokens, requests, now)
-  fg.count(fg.tenant_account(r), requests, tokens - r.tokens, now)
-  fg.count(fg.user_account(r), requests, tokens - r.tokens, now)
+  local more = tokens - r.tokens
+  local of_today = not r.since or math.floor(r.since / fg.DAY_MS) == math.floor(now / fg.DAY_MS)
+  local today = of_today and more or math.max(0, more)
+  fg.count(fg.tenant_account(r), requests, more, now, today)
+  fg.count(fg.user_account(r), requests, more, now, today)
   if r.has_app_limits then
-    fg.count(fg.app_account(r), requests, tokens - r.tokens, now)
+    fg.count(fg.app_account(r), requests, more, now, today)
   end
 end
 

@@ -7,7 +7,7 @@ fg.FIRST_CALL = 2 ^ 50 -- added to the arrival number of a first call; arrivals 
 
 -- A request's record, from its arrival until it is settled. `state` is waiting, granted or swept;
 -- `held_kv` are the KV tokens that it takes of its engine, `passed` the service units that others
--- passed it with, `since` when it got in line.
+-- passed it with, `since` when it came, or got in line.
 function fg.load_request(id)
   local state, tenant, user, app, lane, engine, gateway, cost, tokens, kv, held_kv, price,
     tenant_weight, user_weight, expected, continuation, interaction, avoid, line_tenant, line_user,

@@ -66,6 +66,7 @@ if old_rules and old_rules ~= new_rules then
   end
 end
 
+fg.note_clock(lease_ms, now)
 if leaves then -- leaving: what it still holds is swept like a dead one's
   redis.call('ZADD', gateways_key, now - 1, gateway)
 else
@@ -89,7 +90,7 @@ local function adapt(known, e)
   if known.limit and known.limit >= known.max_seqs then
     limit = e.max_seqs -- it did not bind; the engine itself may run more than before
   end
-  if e.pressure < 0 or now - known.adapted_at < lease_ms / 8 then
+  if e.pressure < 0 or math.abs(now - known.adapted_at) < lease_ms / 8 then
     return limit, known.adapted_at
   elseif e.pressure >= 1 then
     return math.max(1, limit * 0.9), now
@@ -212,9 +213,12 @@ for lane, lane_stats in pairs(stats) do
   lane_stats.waiting = fg.lane_record(lane).waiting
 end
 
-local missed = fg.deliver(grants, gateway)
+local missed, told = fg.deliver(grants, gateway), {}
+for _, r in ipairs(grants) do
+  told[r.id] = true
+end
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', fg.key('held', gateway), ARGV[7], '+inf')) do
-  local r = fg.load_request(id)
+  local r = not told[id] and fg.load_request(id)
   if r then
     table.insert(missed, fg.describe(r))
   end

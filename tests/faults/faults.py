@@ -31,6 +31,8 @@ class Fault:
     inject: Callable[[Site], AbstractAsyncContextManager[Harm]]
     store: StoreKind = "plain"
     """What it needs; those that need a plain one also go with the proxy before it."""
+    recovers_s: float | None = None
+    """How soon all works again once it is healed, as promised."""
 
 
 Inject = Callable[[Site], AbstractAsyncContextManager[Harm]]
@@ -39,7 +41,8 @@ Inject = Callable[[Site], AbstractAsyncContextManager[Harm]]
 class Registry:
     """The faults of one kind, in the order in which they are written down."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, recovers_s: float | None = None) -> None:
+        self._recovers_s = recovers_s
         self.faults: list[Fault] = []
 
     def add(
@@ -48,7 +51,8 @@ class Registry:
         """Decorates a fault's context manager."""
 
         def keep(inject: Inject) -> Inject:
-            self.faults.append(Fault(name, shows, lasts_s, inject, store))
+            fault = Fault(name, shows, lasts_s, inject, store, self._recovers_s)
+            self.faults.append(fault)
             return inject
 
         return keep

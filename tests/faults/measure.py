@@ -44,6 +44,10 @@ class Figures(msgspec.Struct, kw_only=True):
     leaked: int = 0
     recovery_s: float = 0.0
     """The longest; below 0: there was none."""
+    promised_s: float | None = None
+    """How long it may take."""
+    noise_s: float = 0.0
+    """What a request may take where nothing is wrong, which is not told apart from it."""
     details: list[str] = []
     """What exactly went wrong, the commonest first."""
     remarks: list[str] = []
@@ -55,6 +59,11 @@ class Figures(msgspec.Struct, kw_only=True):
         """Nothing lost, granted twice or leaked, and everything works again."""
         wrong = self.lost or self.doubly_granted or self.leaked or self.details
         return not wrong and self.recovery_s >= 0
+
+    @property
+    def late(self) -> bool:
+        """It took longer than promised, whatever the machine's noise."""
+        return self.promised_s is not None and self.recovery_s > self.promised_s + self.noise_s
 
 
 class Round:
@@ -96,6 +105,7 @@ class Round:
         double = site.doubly_granted()
         load.resume()
 
+        figures.noise_s = max(figures.noise_s, self.normal_s)
         figures.injected += harm.times
         figures.in_flight = min(figures.in_flight or in_flight, in_flight)
         figures.doubly_granted += len(double)

@@ -158,6 +158,17 @@ PROMISES = (
                "test_an_engine_that_keeps_failing_is_left_alone_until_it_serves",),
     ),
     Promise(
+        "E15", _FAILURES, "neither engines nor clients are blamed for that time",
+        rows=("gateway stopped 10 s",),
+        tests=("integration/test_gateway_stands_still.py::"
+               "test_what_engines_sent_meanwhile_is_in_time",),
+    ),
+    Promise(
+        "E16", _FAILURES, "that answer, unchanged: of whole answers only `usage` is read",
+        tests=("integration/test_engine_faults.py::"
+               "test_a_whole_answer_that_is_no_json_passes_as_it_is",),
+    ),
+    Promise(
         "E14", _FAILURES, "are started again when they end",
         tests=("unit/test_engines.py::test_a_crash_is_followed_by_a_restart",),
     ),
@@ -226,6 +237,10 @@ PROMISES = (
                "test_a_store_that_keeps_its_state_counts_everything_once",),
     ),
     Promise(
+        "S10", _STORE, "so a replica that died by then is noticed",
+        tests=("integration/test_ledger_late.py::test_a_clock_that_is_set_back_hides_nobodys_death",),
+    ),
+    Promise(
         "S5", _STORE, "503 with `Retry-After`; those in line keep their place",
         tests=("integration/test_gateway_store.py::"
                "test_a_killed_store_refuses_at_once_and_all_goes_on_when_it_returns",),
@@ -250,7 +265,7 @@ PROMISES = (
     ),
     Promise(
         "S9", _STORE, "nobody else is granted what it may grant by itself",
-        rows=("store resets mid-pipeline",),
+        rows=("store resets mid-pipeline", "gateway cut off from the store"),
         tests=("integration/test_store_faults.py::"
                "test_one_that_gets_no_replies_goes_on_within_the_share_that_is_set_aside",
                "integration/test_ledger_late.py::"

@@ -1,8 +1,9 @@
 """``python -m tests.faults.proxy``: stands between gateways and their store, and harms what passes.
 
 Orders come as lines on ``--control``: ``pass``, ``slow SECONDS`` (every part of a reply comes so
-much later) or ``cut BYTES`` (each connection is reset once about so many bytes of replies went
-through, in the middle of whatever they belong to). Each is answered ``ok``.
+much later), ``cut BYTES`` (each connection is reset once about so many bytes of replies went
+through, in the middle of whatever they belong to) or ``hold`` (nothing goes through either way, as
+when a cable is out: what was sent arrives with the next ``pass``). Each is answered ``ok``.
 """
 
 from __future__ import annotations
@@ -23,12 +24,17 @@ class Proxy:
         self._target = target
         self.slow_s = 0.0
         self.cut_after = 0
+        self._passing = asyncio.Event()
+        self._passing.set()
 
     def obey(self, order: str) -> None:
         """Raises ``ValueError`` for an order that it does not know."""
         match order.split():
             case ["pass"]:
                 self.slow_s, self.cut_after = 0.0, 0
+                self._passing.set()
+            case ["hold"]:
+                self._passing.clear()
             case ["slow", seconds]:
                 self.slow_s = float(seconds)
             case ["cut", count]:
@@ -58,6 +64,7 @@ class Proxy:
 
     async def _requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(_CHUNK):
+            await self._passing.wait()
             writer.write(data)
             await writer.drain()
 
@@ -71,6 +78,7 @@ class Proxy:
             while True:
                 due, data = await line.get()
                 await asyncio.sleep(due - loop.time())
+                await self._passing.wait()
                 if not data:
                     return
                 if self.cut_after:

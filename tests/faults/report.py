@@ -10,7 +10,7 @@ from tests.faults.promises import shown_by
 
 _HEADER = [
     "fault", "injected", "in flight", "requests", "answered", "refused", "broken", "moved",
-    "lost", "double-granted", "leaked", "recovery s", "shows", "",
+    "lost", "double-granted", "leaked", "recovery s", "promised", "shows", "",
 ]  # fmt: skip
 
 
@@ -25,8 +25,12 @@ def _row(f: Figures) -> list[str]:
         f.doubly_granted, f.leaked,
     )  # fmt: skip
     recovery = "never" if f.recovery_s < 0 else f"{f.recovery_s:.2f}"
-    good = "" if f.good else "FAILED"
-    return [f.fault, *(f"{count:,}" for count in counts), recovery, shown_by(f.fault), good]
+    may_take = "" if f.promised_s is None else f"{f.promised_s:g} + {f.noise_s:.1f}"
+    verdict = "LATE" if f.late else ""
+    if not f.good:
+        verdict = "FAILED"
+    numbers = [*(f"{count:,}" for count in counts), recovery, may_take]
+    return [f.fault, *numbers, shown_by(f.fault), verdict]
 
 
 def details(figures: Iterable[Figures]) -> Iterator[str]:

@@ -34,6 +34,8 @@ LANE = "small"
 TENANTS = {"acme": 2.0, "globex": 1.0, "initech": 1.0}
 GUEST, PROBE = "guest", "probe"
 HEARTBEAT_S = 0.4
+SLOW_HEARTBEAT_S = 2.0
+"""Of gateways that are cut off for part of a lease; its parts are longer than a machine's noise."""
 STORE_TIMEOUT_S = 1.0
 QUEUE_S = 20.0
 KV_CACHE_TOKENS = 65_536
@@ -46,8 +48,9 @@ _SECTIONS: dict[str, Any] = {
 }  # fmt: skip
 
 
-StoreKind = Literal["plain", "proxied", "sentinel", "cluster"]
-"""One server; the same behind the proxy; a master with a Sentinel; a cluster."""
+StoreKind = Literal["plain", "proxied", "relayed", "sentinel", "cluster"]
+"""One server; the same behind a proxy; behind a proxy for each gateway; a master with a Sentinel; a
+cluster."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,12 +71,13 @@ class Gate:
     """A gateway process and its door."""
 
     def __init__(self, folder: Path, number: int) -> None:
+        self.config_file = folder / f"fairgate-{number}.yaml"
         self.door = Door(free_port())
         self.tasks_file = folder / f"gateway-{number}.tasks"
         options = (
             "serve",
             "--config",
-            str(folder / "fairgate.yaml"),
+            str(self.config_file),
             "--port",
             str(self.door.port),
         )
@@ -100,6 +104,14 @@ class Gate:
         """SIGTERM: clients know of it as soon as it is sent. The exit status."""
         self.door.open = False
         return await self.program.stop()
+
+    async def degraded(self) -> int:
+        """Requests that it served without the store so far."""
+        url = f"http://127.0.0.1:{self.door.port}/metrics"
+        async with aiohttp.ClientSession() as http, http.get(url) as answer:
+            lines = (await answer.text()).splitlines()
+        counted = (line for line in lines if line.startswith("fairgate_degraded_requests_total{"))
+        return sum(int(float(line.rpartition(" ")[2])) for line in counted)
 
     async def tasks(self) -> list[str]:
         """The tasks of its event loop, now."""
@@ -203,7 +215,10 @@ class Site:
         self.plan = plan
         self.random = random.Random(plan.seed)
         self.store = _store(plan.store, folder)
-        self.proxy = StoreProxy(folder, self.store.port) if plan.store == "proxied" else None
+        count = {"proxied": 1, "relayed": plan.gateways}.get(plan.store, 0)
+        self.proxies = [StoreProxy(folder, i, self.store.port) for i in range(count)]
+        """Before the store: none, one, or one for each gateway."""
+        self.heartbeat_s = SLOW_HEARTBEAT_S if plan.store == "relayed" else HEARTBEAT_S
         self.engines = [WatchedEngine(folder, i, plan.max_num_seqs) for i in range(plan.engines)]
         self._served = Counter[str]()
         self.gates = [Gate(folder, i) for i in range(plan.gateways)]
@@ -212,10 +227,10 @@ class Site:
 
     async def start(self) -> None:
         """Start everything, the clients last."""
-        self._write_config()
+        for number, gate in enumerate(self.gates):
+            gate.config_file.write_text(self._config(self._store_url(number)))
         await self.store.start()
-        if self.proxy is not None:
-            await self.proxy.start()
+        await asyncio.gather(*(proxy.start() for proxy in self.proxies))
         await asyncio.gather(*(engine.start() for engine in self.engines))
         await asyncio.gather(*(gate.start() for gate in self.gates))
         await self.load.start()
@@ -225,7 +240,7 @@ class Site:
         await self.load.stop()
         gates = [gate.program for gate in self.gates]
         engines = [engine.program for engine in self.engines]
-        stores = [*([self.proxy.program] if self.proxy else []), *self.store.programs]
+        stores = [*(proxy.program for proxy in self.proxies), *self.store.programs]
         for group in (gates, engines, stores):
             running = [program for program in group if program.runs]
             await asyncio.gather(*(program.stop() for program in running), return_exceptions=True)
@@ -253,7 +268,11 @@ class Site:
                         found.append(f"{name} was served {self._served[name]} times")
         return found
 
-    def _write_config(self) -> None:
+    def _store_url(self, number: int) -> str:
+        """Where the gateway ``number`` connects."""
+        return self.proxies[number % len(self.proxies)].url if self.proxies else self.store.url
+
+    def _config(self, store_url: str) -> str:
         tenants = {**TENANTS, GUEST: 1.0, PROBE: 1.0}
         lane = {
             "model": MODEL,
@@ -273,15 +292,15 @@ class Site:
                 for name, weight in tenants.items()
             },
             "store": {
-                "url": self.proxy.url if self.proxy else self.store.url,
-                "heartbeat_s": HEARTBEAT_S,
+                "url": store_url,
+                "heartbeat_s": self.heartbeat_s,
                 "timeout_s": STORE_TIMEOUT_S,
                 **({"on_failure": self.plan.on_failure} if self.plan.on_failure else {}),
             },
             "usage": {},
             **_SECTIONS,
         }
-        (self.folder / "fairgate.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+        return yaml.safe_dump(settings, sort_keys=False)
 
 
 @asynccontextmanager

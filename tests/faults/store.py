@@ -78,11 +78,12 @@ class Store:
 class StoreProxy:
     """The way to the store, as it is ordered to be."""
 
-    def __init__(self, folder: Path, target: int) -> None:
+    def __init__(self, folder: Path, number: int, target: int) -> None:
         self.port, self._control = free_port(), free_port()
         ports = {"--port": self.port, "--target": target, "--control": self._control}
         words = [word for name, port in ports.items() for word in (name, str(port))]
-        self.program = Program("proxy", module("tests.faults.proxy", *words), folder / "proxy.log")
+        log = folder / f"proxy-{number}.log"
+        self.program = Program(f"proxy {number}", module("tests.faults.proxy", *words), log)
 
     @property
     def url(self) -> str:

@@ -435,6 +435,21 @@ async def test_what_clients_overlook_passes(site, http, start, name, part):
     assert (await settled_once(site, name))["outcome"] == "completed"
 
 
+async def test_a_whole_answer_that_is_no_json_passes_as_it_is(site, http, start, name):
+    """Only its ``usage`` is read; it has none, so what it cost is a guess."""
+
+    async def page(_: web.Request) -> web.StreamResponse:
+        return web.Response(body=b"<p>busy</p>", content_type="text/html")
+
+    await start(site, page, page)
+    code, headers, body = await post(http, site, name, stream=False)
+    assert (code, headers["content-type"], body) == (200, "text/html", b"<p>busy</p>")
+    line = await settled_once(site, name)
+    assert line["outcome"] == "completed"
+    assert line["prompt_tokens"] > 0
+    assert site.ledger.requests(name) == 1
+
+
 async def served_by(http: aiohttp.ClientSession, site: Site, stream: bool) -> str:
     code, headers, _ = await post(http, site, stream=stream)
     assert code == 200

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import redis
+from support.records import read_record
 from support.replicas import ask
 
 from fairgate.admission.ledger import Admitted, Ledger, Renewed, settings_of
@@ -174,6 +176,55 @@ async def test_its_share_is_free_again_once_it_has_told(pool):
     renewed = await pool.beat(0)
     assert not renewed.aside
     assert await pool.fill(1) == 3
+
+
+async def test_one_that_comes_back_is_told_of_each_grant_once(pool):
+    """Its heartbeat frees its own share, and grants from it to one of its own that waits."""
+    await pool.beats(1, count=2)
+    assert await pool.fill(1) == 5
+    waiting = ask()
+    reply = await pool.ledgers[0].admit(waiting)
+    assert not reply.engine
+    renewed = await pool.beat(0)
+    assert [note.id for note in renewed.grants] == [waiting.id]
+
+
+async def test_who_is_granted_a_place_as_its_gateway_dies_holds_nothing_and_is_charged_once(
+    pool, valkey
+):
+    """The return of a late one frees its share, for who waits at another that is silent by then."""
+    await pool.beats(1, count=2)  # 0 is late
+    assert await pool.fill(1) == 5
+    waiting = ask("unlucky", cost=30.0)
+    await pool.ledgers[1].admit(waiting)
+
+    def account() -> dict[str, Any]:
+        return read_record(valkey, "fg:{main}:", "tenant", "unlucky")
+
+    lifted = account()["s"]
+    pool.now += 2 * BEAT_S  # 1 is late as well
+    for _ in range(2):
+        await pool.beat(0)
+    assert waiting.id in valkey.zrange("fg:{main}:held:g1", 0, -1)
+    await pool.beats(0, count=4)  # 1 is dead
+    assert await pool.fill(0) == 10
+    assert account()["flight"] == account()["waiting"] == 0
+    assert account()["s"] == lifted + 30.0  # what it really was is not known
+    for _ in range(2):
+        await pool.ledgers[1].settle(waiting.id, Served(cost=12.0, tokens=12, void=False))
+    assert account()["s"] == lifted + 12.0
+
+
+@pytest.mark.parametrize("silent_before", [0, 2])
+async def test_a_clock_that_is_set_back_hides_nobodys_death(pool, silent_before):
+    """Neither of one that was late by then, nor of one that falls silent as it happens."""
+    assert await pool.fill(0, most=3) == 3
+    await pool.beats(1, count=silent_before)
+    pool.now -= 3600
+    await pool.beats(1, count=4)
+    assert await pool.fill(1) == 5
+    await pool.beats(1, count=5)
+    assert await pool.fill(1) == 5
 
 
 async def test_one_that_dies_or_leaves_has_no_share(pool):

@@ -148,6 +148,7 @@ class LedgerMachine(RuleBasedStateMachine):
             for name in GATEWAYS:
                 if name != dead:
                     self.driver.beat(name)
+            self.take_grants()  # while it still counts as alive, it may be granted something
         for request_id in [i for i in self.state if self.gateway[i] == dead]:
             swept = self.state[request_id] == GRANTED
             self.finish(request_id)
@@ -304,16 +305,12 @@ def test_the_ledger_holds_its_invariants_whatever_fails(
 
 
 def test_the_ledger_sets_aside_what_late_gateways_may_grant(durable_server: str) -> None:
-    """Always the same examples. In random ones the model is known to differ from the store where a
-    silent gateway and another die at once (who is charged), and where the reply that is lost is
-    told again by the next heartbeat (a grant twice): not looked into yet."""
     settled = {"url": durable_server, "policy": Policy(preset="fairserve")}
-    run_machine(type("Machine", (LateGateways, LedgerMachine), settled), 15, derandomize=True)
+    run_machine(type("Machine", (LateGateways, LedgerMachine), settled), examples=15)
 
 
-def run_machine(machine: Any, examples: int = 25, *, derandomize: bool = False) -> None:
+def run_machine(machine: Any, examples: int = 25) -> None:
     run = settings(
-        derandomize=derandomize,
         max_examples=int(os.environ.get("FAIRGATE_EXAMPLES", examples)),
         stateful_step_count=40,
         deadline=None,

@@ -512,6 +512,30 @@ def test_daily_tokens_bite_always_and_come_back_with_the_day(make: Make) -> None
     assert granted(driver.admit("r4", tenant_limits=daily, tokens=60))
 
 
+def test_what_runs_over_midnight_changes_todays_quota_only_by_what_it_used_more(make: Make) -> None:
+    driver = make(engines=(EngineReport("small", "e0", True, 9),))
+    daily = limits(daily_tokens=100)
+
+    def today() -> float:
+        return float(driver.record("tenant", "acme")["du"])
+
+    driver.now += 86400 - driver.now % 86400 - 1  # the day ends in a second
+    driver.beat()
+    assert granted(driver.admit("less", tenant_limits=daily, tokens=60))
+    assert granted(driver.admit("more", tenant_limits=daily, tokens=30))
+    assert isinstance(driver.admit("late", tenant_limits=daily, tokens=60), Denied)
+    driver.now += 2
+    driver.beat()
+    assert granted(driver.admit("today", tenant_limits=daily, tokens=90))
+    driver.settle("less", tokens=10)
+    assert today() == 90
+    assert isinstance(driver.admit("beyond", tenant_limits=daily, tokens=20), Denied)
+    driver.settle("more", tokens=35)
+    assert today() == 95
+    driver.settle("today", tokens=20)
+    assert today() == 25
+
+
 def test_a_daily_quota_outlives_an_idle_day(make: Make) -> None:
     driver = make(engines=(EngineReport("small", "e0", True, 9),))
     idle_s, until_midnight_s = STATE_TTL_S, 86400 - driver.now % 86400

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import time
 
 import pytest
 
@@ -99,3 +101,27 @@ async def test_somebody_elses_cancellation_passes_on() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+def stand_still() -> None:
+    time.sleep(0.8)  # the loop with all its timers
+
+
+async def test_who_did_its_part_while_the_loop_stood_still_is_in_time() -> None:
+    loop = asyncio.get_running_loop()
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    with ours, theirs, Within(Deadlines().of(0.05)):
+        loop.call_soon(theirs.send, b"x")
+        loop.call_soon(stand_still)
+        assert await loop.sock_recv(ours, 1) == b"x"
+
+
+async def test_who_did_not_is_late_at_the_second_look() -> None:
+    line = Deadlines().of(0.05)
+    asyncio.get_running_loop().call_soon(stand_still)
+    with pytest.raises(TimeoutError), Within(line):
+        await asyncio.sleep(60)
+    after = Noted([], "after")
+    line.start(after)
+    await heard(after)

@@ -9,7 +9,7 @@ from tests.faults.faults import Harm, Inject, Registry
 from tests.faults.replicated import ClusterStore, Replicated
 from tests.faults.site import Site
 
-failover = Registry()
+failover = Registry(recovers_s=2.0)
 
 
 @asynccontextmanager

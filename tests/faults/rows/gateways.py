@@ -60,6 +60,26 @@ async def rolled(site: Site) -> AsyncIterator[Harm]:
         await _restart(gate, harm)
 
 
+@gateways.add(
+    "gateway cut off from the store",
+    "one of several: it goes on within its share, which nobody else has",
+    lasts_s=7, store="relayed",
+)  # fmt: skip
+@asynccontextmanager
+async def cut_off(site: Site) -> AsyncIterator[Harm]:
+    """For less than a lease, in which its share is set aside."""
+    gate, harm = _one_of(site), Harm()
+    proxy = site.proxies[site.gates.index(gate)]
+    before = await gate.degraded()
+    await proxy.order("hold")
+    try:
+        yield harm
+    finally:
+        await proxy.order("pass")
+    alone = await gate.degraded() - before
+    harm.remarks.append(f"it served {alone} requests by itself, its share less what it had granted")
+
+
 async def _restart(gate: Gate, harm: Harm) -> None:
     status = await gate.stop()
     if status:

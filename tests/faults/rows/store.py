@@ -11,7 +11,7 @@ from fairgate.engines.process import free_port
 from tests.faults.faults import Harm, Registry
 from tests.faults.site import Site
 
-store = Registry()
+store = Registry(recovers_s=2.0)
 
 
 @store.add("store killed, keeps AOF", "counters and lines outlive its process", lasts_s=1.5)
@@ -110,5 +110,5 @@ async def locked(site: Site) -> AsyncIterator[Harm]:
 
 
 async def _order(site: Site, order: str) -> None:
-    assert site.proxy is not None, "this fault needs the proxy"
-    await site.proxy.order(order)
+    assert site.proxies, "this fault needs a proxy"
+    await asyncio.gather(*(proxy.order(order) for proxy in site.proxies))
