@@ -11,7 +11,8 @@ from typing import Annotated
 import msgspec
 import typer
 
-from fairgate.commands.router_live import label, record
+from fairgate.commands.router_label import label
+from fairgate.commands.router_live import record
 from fairgate.errors import FairgateError, RecordsError
 from fairgate.routing import artifact
 from fairgate.routing.encoders.registry import EncoderName, encoder

@@ -16,10 +16,11 @@ from starlette.types import Scope
 
 from fairgate import headers
 from fairgate.admission.model import Served
+from fairgate.choices import Choices, read_choices
 from fairgate.config.sampling import Cascade
 from fairgate.engines.transport import Answer as EngineAnswer
 from fairgate.errors import Refusal, StoreError
-from fairgate.gateway.answers import Choices, as_stream, read_choices
+from fairgate.gateway.restreaming import as_stream
 from fairgate.metering import Measured, Observed, TokenMeter
 from fairgate.runtime import Runtime
 from fairgate.sampling import Draft, Plan

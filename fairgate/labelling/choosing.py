@@ -7,6 +7,7 @@ to draw them count.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 from fairgate.errors import EngineError
@@ -23,27 +24,39 @@ async def chosen(
 ) -> list[list[float]]:
     """``[n-1][i]``: the chance that the scorer picks answer i of n of ``answers`` drawn at random.
 
-    For n up to ``most``; among equal ones all have the same chance. Scorers may compare the answers
-    that they are given with each other, so each draw is scored by itself. Raises ``EngineError``
-    where the scorer fails. Cancelled: nothing stays behind.
+    For n up to ``most``; among equal ones all have the same chance. A scorer that compares answers
+    scores each draw by itself, any other all of them once. Raises ``EngineError`` where the scorer
+    fails. Cancelled: nothing stays behind.
     """
+    known = None
+    if most > 1 and not scorer.compares:
+        known = await _scores(scorer, prompt, answers)
     found = []
     for n in range(1, most + 1):
         row = [0.0] * len(answers)
         draws = list(itertools.combinations(range(len(answers)), n))
         for drawn in draws:
-            best = await _best(scorer, prompt, [answers[i] for i in drawn])
-            for at in best:
-                row[drawn[at]] += 1 / len(best) / len(draws)
+            if n == 1:
+                scores: Sequence[float] = [0.0]
+            elif known is not None:
+                scores = [known[i] for i in drawn]
+            else:
+                scores = await _scores(scorer, prompt, [answers[i] for i in drawn])
+            best = [i for i, score in zip(drawn, scores, strict=True) if score == max(scores)]
+            for i in best:
+                row[i] += 1 / len(best) / len(draws)
         found.append([round(chance, _DIGITS) for chance in row])
     return found
 
 
-async def _best(scorer: Scorer, prompt: str, answers: Sequence[Answer]) -> list[int]:
-    if len(answers) == 1:
-        return [0]
+async def _scores(scorer: Scorer, prompt: str, answers: Sequence[Answer]) -> Sequence[float]:
     try:
         scores = await scorer.score(prompt, answers)
     except ScoringFailed as failure:
         raise EngineError(f"scorer: {failure}, for the prompt {prompt[:40]!r}") from failure
-    return [i for i, score in enumerate(scores) if score == max(scores)]
+    if len(scores) != len(answers) or not all(math.isfinite(score) for score in scores):
+        raise EngineError(
+            f"scorer: expected {len(answers)} numbers, got {list(scores)}, "
+            f"for the prompt {prompt[:40]!r}"
+        )
+    return scores

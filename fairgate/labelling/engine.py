@@ -9,8 +9,8 @@ from typing import Any
 import aiohttp
 import orjson
 
+from fairgate.choices import read_choices
 from fairgate.errors import EngineError
-from fairgate.gateway.answers import read_choices
 from fairgate.scoring.base import Answer
 
 _TRIES = 3

@@ -26,6 +26,7 @@ class Agreement:
     """
 
     needs_logprobs = False
+    compares = True
 
     def __init__(self, embed: Embed | None = None) -> None:
         self._embed = embed or word_pairs

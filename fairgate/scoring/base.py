@@ -26,6 +26,8 @@ class Scorer(Protocol):
 
     needs_logprobs: bool
     """The engine must be asked for the log-probabilities of tokens."""
+    compares: bool
+    """An answer's score hangs on the other answers too."""
 
     async def score(self, prompt: str, answers: Sequence[Answer]) -> Sequence[float]:
         """A finite score for each of ``answers`` (at least one).

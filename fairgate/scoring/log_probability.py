@@ -14,6 +14,7 @@ class LogProbability:
     """The mean log-probability of an answer's tokens: e^score is the typical token's chance."""
 
     needs_logprobs = True
+    compares = False
 
     async def score(self, prompt: str, answers: Sequence[Answer]) -> Sequence[float]:
         """See :class:`fairgate.scoring.base.Scorer`. Fails where the engine told nothing."""

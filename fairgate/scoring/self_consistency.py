@@ -28,6 +28,7 @@ class SelfConsistency:
     """The share of the answers with the same final answer; one alone is at one with itself."""
 
     needs_logprobs = False
+    compares = True
 
     async def score(self, prompt: str, answers: Sequence[Answer]) -> Sequence[float]:
         """See :class:`fairgate.scoring.base.Scorer`. An answer without a result scores 0."""

@@ -33,6 +33,7 @@ class Verifier:
     """
 
     needs_logprobs = False
+    compares = False
 
     def __init__(self, verify: Verify, timeout_s: float) -> None:
         self._verify = verify
@@ -62,6 +63,7 @@ class Reward:
     """Scores by a reward model, bounded by ``timeout_s``."""
 
     needs_logprobs = False
+    compares = False
 
     def __init__(self, model: RewardModel, timeout_s: float) -> None:
         self._model = model

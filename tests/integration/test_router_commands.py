@@ -120,6 +120,43 @@ def test_what_cannot_be_labelled_is_told_and_the_rest_is_kept(
     assert "line 1" in text
 
 
+async def rewards(request: web.Request) -> web.Response:
+    """The longer, the better."""
+    told = json.loads(await request.read())
+    return web.json_response({"scores": [len(answer) for answer in told["answers"]]})
+
+
+async def test_label_says_what_a_verifier_and_a_service_would_pick(tmp_path: Path) -> None:
+    prompts, out, port = tmp_path / "prompts.jsonl", tmp_path / "labels.jsonl", free_port()
+    answers = ["nowhere", "France", "I do not know"]
+    row = {"prompt": "capital of France?", "expected": "France", "answers": {"m": answers}}
+    prompts.write_text(json.dumps(row) + "\n")
+
+    def picked(scorer: str) -> tuple[str, list[float]]:
+        words = ["--samples", "3", "--most", "3", "--scorer", scorer]
+        code, text = fairgate("router", "label", prompts, "--out", out, *words)
+        assert code == 0, text
+        (label,) = lines(out)
+        return label["scorer"], label["chosen"]["m"][2]
+
+    by_function = await asyncio.to_thread(picked, "verifier=operator:contains")
+    assert by_function == ("verifier", [0, 1, 0]), "of these only France stands in the prompt"
+    async with fake_engine(port, rewards):
+        url = f"http=http://127.0.0.1:{port}/v1/chat/completions"
+        assert await asyncio.to_thread(picked, url) == ("http", [0, 0, 1])
+
+
+@pytest.mark.parametrize("scorer", ["guess", "verifier", "http=here", "verifier=nowhere:none"])
+def test_label_says_which_scorers_there_are(prompts: Path, tmp_path: Path, scorer: str) -> None:
+    out = tmp_path / "labels.jsonl"
+    out.write_text("labels of before")
+    words = ["--samples", "2", "--scorer", scorer]
+    code, text = fairgate("router", "label", prompts, "--out", out, *words)
+    assert code == 2
+    assert "--scorer" in text
+    assert out.read_text() == "labels of before"
+
+
 async def test_record_takes_from_running_gateways_what_they_decide(
     valkey_server: str, valkey: redis.Redis, tmp_path: Path
 ) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from fairgate.gateway.answers import as_stream, read_choices
+from fairgate.choices import read_choices
+from fairgate.gateway.restreaming import as_stream
 from fairgate.scoring.base import Answer
 
 

@@ -16,6 +16,7 @@ from fairgate.routing.checks import checked
 from fairgate.scoring.base import Answer
 from fairgate.scoring.log_probability import LogProbability
 from fairgate.scoring.self_consistency import SelfConsistency
+from fairgate.scoring.verifier import Verifier
 
 
 @pytest.mark.parametrize(
@@ -115,6 +116,22 @@ async def test_how_often_a_scorer_picks_which_answer() -> None:
     ]
     with pytest.raises(EngineError, match="scorer: the engine told no log-probabilities, for the"):
         await chosen(LogProbability(), "?", answers, 2)
+
+
+async def test_a_verifier_is_asked_once_for_each_answer() -> None:
+    asked: list[str] = []
+
+    def verify(_: str, answer: str) -> float:
+        asked.append(answer)
+        return float(answer)
+
+    answers = [Answer("4"), Answer("3"), Answer("5"), Answer("1")]
+    best = await chosen(Verifier(verify, 10.0), "?", answers, 4)
+    assert best[3] == [0, 0, 1, 0]
+    assert sorted(asked) == ["1", "3", "4", "5"]
+    broken = Verifier(lambda *_: float("nan"), 10.0)
+    with pytest.raises(EngineError, match=r"scorer: expected 4 numbers, got \[nan"):
+        await chosen(broken, "?", answers, 2)
 
 
 async def test_as_many_answers_as_are_to_be_picked_among() -> None:

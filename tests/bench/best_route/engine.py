@@ -16,7 +16,7 @@ import aiohttp
 import numpy as np
 import typer
 
-from fairgate.gateway.answers import read_choices
+from fairgate.choices import read_choices
 from fairgate.routing.learning.several_answers import (
     Array,
     fit_concentration,

@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 Rule = Callable[[Sweep, float], int | None]
 Row = dict[str, str]
 
-RESPLITS = 200
+RESPLITS = 1000
 DRAWN = 1000
 LABELS = (500, 1500, 3000)
 LIMIT = 0.01

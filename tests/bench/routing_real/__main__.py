@@ -23,13 +23,15 @@ from loadgen.report import markdown_table, plain_table
 from tests.bench.routing.data import PAIR_FILE
 from tests.bench.routing.signal import filled
 from tests.bench.routing_real import cold as few
-from tests.bench.routing_real import exams, labelled, tasks, through
+from tests.bench.routing_real import exams, labelled, tasks, through, worth
+from tests.bench.routing_real import several as several_labels
 from tests.bench.routing_real.plan import split
 from tests.bench.routing_real.recorded import Knob, Row, broken, knobs, trained
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 
 SEED = 6
+SCORERS = ("log-probability", several_labels.BY_WORDS, several_labels.CHECKED)
 DROPS = (0.02, 0.05, 0.1)
 RESPLIT_LABELS = (500, 1000)
 TENANTS = {"careful": Knob(drop=0.05), "usual": Knob(drop=0.1), "thrifty": Knob(quality=0.3)}
@@ -72,6 +74,57 @@ def pack(
 
 
 @app.command()
+def again(
+    out: Annotated[Path, typer.Option(help="JSON lines for `fairgate router label --by unit`.")],
+    data: Data = None,
+) -> None:
+    """Write the prompts of the shipped labels, in their order, to have them answered anew."""
+    known = labelled.load(labelled.SHIPPED, _words(data))
+    of = zip(known.records.prompts, known.records.tasks, known.checks, strict=True)
+    with out.open("wb") as file:
+        file.writelines(
+            msgspec.json.encode(Prompt(text, task=task, check=check)) + b"\n"
+            for text, task, check in of
+        )
+    typer.echo(f"{out}: {len(known.checks)} prompts", err=True)
+
+
+@app.command()
+def pack_several(
+    labels: Annotated[Path, typer.Argument(help="What `label --samples` wrote.")],
+    out: Annotated[Path, typer.Option()] = several_labels.SHIPPED,
+) -> None:
+    """Keep labels of several answers in the form in which they are shipped."""
+    read = msgspec.json.Decoder(Label).decode_lines(labels.read_bytes())
+    typer.echo(f"{out}: {several_labels.pack(read, out)} labels", err=True)
+
+
+@app.command()
+def several(
+    labels: Annotated[Path, typer.Option(help="What `pack-several` wrote.")] = (
+        several_labels.SHIPPED
+    ),
+    data: Data = None,
+    markdown: Annotated[bool, typer.Option(help="Print Markdown.")] = False,
+) -> None:
+    """Tell how much the engines' answers vary, and what choosing among several is worth."""
+    show = markdown_table if markdown else plain_table
+    words = _words(data)
+    known = {scorer: several_labels.load(labels, words, scorer) for scorer in SCORERS}
+    typer.echo(show(filled(list(worth.models(known)))))
+    lost: list[Row] = []
+    asked: list[Row] = []
+    for records_ in known.values():
+        judged = worth.unseen(records_)
+        for ratio in worth.RATIOS:
+            lost += worth.routed(records_, judged, ratio)
+        for threshold in worth.THRESHOLDS:
+            asked += worth.asked(records_, judged, worth.RATIOS[-1], threshold)
+    typer.echo(f"\nQuality lost at a cost cut, trained without the prompt\n\n{show(filled(lost))}")
+    typer.echo(f"\nAnswers asked for\n\n{show(filled(asked))}")
+
+
+@app.command()
 def measure(
     labels: Annotated[Path, typer.Option(help="What `pack` wrote.")] = labelled.SHIPPED,
     data: Data = None,
@@ -86,7 +139,7 @@ def measure(
     def tell(title: str, rows: list[Row]) -> None:
         typer.echo(f"\n{title}\n\n{show(filled(rows))}")
 
-    words = exams.texts(records.load(data / PAIR_FILE)) if data else []
+    words = _words(data)
     everything = labelled.load(labels, words)
     plan = split(everything)
     with tempfile.TemporaryDirectory() as folder:
@@ -124,7 +177,7 @@ def cold(
     data: Data = None,
 ) -> None:
     """Compare the cold start with the usual heads on few labels; needs torch."""
-    words = exams.texts(records.load(data / PAIR_FILE)) if data else []
+    words = _words(data)
     plan = split(labelled.load(labelled.SHIPPED, words))
     typer.echo(plain_table(filled(list(few.rows(plan, labels, seeds)))))
 
@@ -142,6 +195,11 @@ def _abilities(outcomes: Records) -> Iterator[Row]:
             "only small": f"{(small > large).mean():.1%}",
             "only large": f"{(large > small).mean():.1%}",
         }
+
+
+def _words(data: Path | None) -> list[str]:
+    """Of the exam questions, where the records are at hand that hold them."""
+    return exams.texts(records.load(data / PAIR_FILE)) if data else []
 
 
 def _models() -> Path:

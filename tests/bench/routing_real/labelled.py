@@ -70,7 +70,7 @@ def pack(prompts: Iterable[Prompt], labels: Iterable[Label], out: Path) -> int:
         }
         line = Line(str(prompt.task), prompt.check, scores)
         if is_exam(line.task):
-            line.sha256 = _digest(prompt.prompt)
+            line.sha256 = digest(prompt.prompt)
         else:
             line.prompt = prompt.prompt
         lines.append(msgspec.json.encode(line) + b"\n")
@@ -81,7 +81,7 @@ def pack(prompts: Iterable[Prompt], labels: Iterable[Label], out: Path) -> int:
 
 def load(file: Path, exams: Sequence[str] = ()) -> Labelled:
     """Read ``file``; of its exam questions those whose words are among ``exams``."""
-    words: Mapping[str, str] = {_digest(text): text for text in exams}
+    words: Mapping[str, str] = {digest(text): text for text in exams}
     with gzip.open(file) as lines:
         decoded = [msgspec.json.decode(line, type=Line) for line in lines]
     known = [(text, line) for line in decoded if (text := line.prompt or words.get(line.sha256))]
@@ -95,5 +95,6 @@ def load(file: Path, exams: Sequence[str] = ()) -> Labelled:
     return Labelled(records, tuple(line.check for _, line in known))
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
+    """What an exam question is known by."""
     return sha256(text.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""An engine's JSON answer with several choices, of which one is to be left.
+"""An engine's JSON answer with several choices, read; one of them can be left alone.
 
 Only what is compared is decoded; every other byte of the choice that is left passes unchanged.
 """
@@ -6,7 +6,6 @@ Only what is compared is decoded; every other byte of the choice that is left pa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from msgspec import DecodeError, Raw, Struct
 from msgspec.json import Encoder, decode
@@ -102,43 +101,3 @@ def _logprobs(told: _LogProbs | None) -> list[float]:
     if told.content is not None:
         return [token.logprob for token in told.content if token.logprob is not None]
     return [logprob for logprob in told.token_logprobs or () if logprob is not None]
-
-
-def as_stream(choices: Choices, index: int, *, without_logprobs: bool) -> bytes:
-    """The choice at ``index`` as the event stream that a client waits for, with a usage event where
-    the engine told usage.
-
-    The whole text comes in one event: it is known by then.
-    """
-    head: dict[str, Any] = choices.head
-    usage = head.pop("usage", _NULL)
-    choice: dict[str, Any] = choices.choice(index, without_logprobs)
-    if "message" in choice:
-        head["object"] = "chat.completion.chunk"
-        events = _chat_events(choice)
-    else:
-        events = [choice]
-    parts = [_event({**head, "choices": [part]}) for part in events]
-    if bytes(usage) != b"null":
-        parts.append(_event({**head, "choices": [], "usage": usage}))
-    return b"".join((*parts, b"data: [DONE]\n\n"))
-
-
-def _chat_events(choice: dict[str, Any]) -> list[dict[str, Any]]:
-    """Role, content, and end, as deltas."""
-    message = decode(choice.pop("message"), type=dict[str, Raw])
-    role = message.pop("role", Raw(b'"assistant"'))
-    said: dict[str, Any] = {k: v for k, v in message.items() if bytes(v) not in (b"null", b"[]")}
-    if calls := said.pop("tool_calls", None):
-        numbered = enumerate(decode(calls, type=list[dict[str, Raw]]))
-        said["tool_calls"] = [{"index": i, **call} for i, call in numbered]
-    open_choice = {"index": 0, "logprobs": None, "finish_reason": None}
-    return [
-        {**open_choice, "delta": {"role": role, "content": ""}},
-        {**open_choice, "delta": said, "logprobs": choice.pop("logprobs", None)},
-        {**choice, "delta": {}, "logprobs": None},
-    ]
-
-
-def _event(payload: dict[str, Any]) -> bytes:
-    return b"data: " + _encode(payload) + b"\n\n"
