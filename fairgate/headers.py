@@ -81,7 +81,7 @@ def lowered(start: Message) -> list[Header]:
 
 def merged(sent: Iterable[Header], added: Sequence[Header], drop: Container[bytes]) -> list[Header]:
     """``sent`` with ``added`` in place of its headers of those names, and without ``drop``."""
-    replaced = {name for name, _ in added}
+    replaced = dict(added)
     return [*[h for h in sent if h[0] not in replaced and h[0] not in drop], *added]
 
 
@@ -122,22 +122,21 @@ def choice_headers(samples: int, score: float | None, escalated_from: str = "") 
 def limit_headers(view: LimitView) -> list[Header]:
     """Both families of quota headers; nothing for a client without limits."""
     headers = list(_policy(view.limit_requests, view.limit_tokens, view.window_s))
-    state = ""
+    states = []
     if (limit := view.limit_requests) is not None:
         left = _left(view.remaining_requests, limit)
         reset_ms = _millis(view.reset_requests_s)
         headers.append((b"x-ratelimit-remaining-requests", b"%d" % left))
         headers.append((b"x-ratelimit-reset-requests", _duration(reset_ms)))
-        state = f'"requests";r={_sf_integer(left)};t={-(-reset_ms // 1000)}'
+        states.append(b'"requests";r=%d;t=%d' % (_sf_integer(left), -(-reset_ms // 1000)))
     if (limit := view.limit_tokens) is not None:
         left = _left(view.remaining_tokens, limit)
         reset_ms = _millis(view.reset_tokens_s)
         headers.append((b"x-ratelimit-remaining-tokens", b"%d" % left))
         headers.append((b"x-ratelimit-reset-tokens", _duration(reset_ms)))
-        tokens = f'"tokens";r={_sf_integer(left)};t={-(-reset_ms // 1000)}'
-        state = f"{state}, {tokens}" if state else tokens
-    if state:
-        headers.append((b"ratelimit", state.encode()))
+        states.append(b'"tokens";r=%d;t=%d' % (_sf_integer(left), -(-reset_ms // 1000)))
+    if states:
+        headers.append((b"ratelimit", b", ".join(states)))
     return headers
 
 

@@ -24,9 +24,8 @@ MESSAGE_TOKENS = 4
 
 _MAX_MEDIA = 256
 _SYSTEM = ("system", "developer")
-_find_system_sign = re.compile(rb'["\\](?:system"|developer"|u)').search
-"""A list with such a role, which may be written with escapes, has one of them. A ninth of the price
-of looking for each."""
+_begins_with_user = re.compile(rb'\[\s*+\{\s*+"role"\s*+:\s*+"user"').match
+"""Most lists do: no need to take them apart."""
 
 
 class _Message(Struct):
@@ -50,9 +49,12 @@ _decode_prompt = Decoder(str | list[str | _Turn]).decode
 def text_bytes(data: bytes) -> int:
     """Length of a raw value in which inline media count :data:`MEDIA_BYTES` each.
 
-    Searches backwards: CPython's ``rfind`` takes a third of the time of ``find`` here.
+    Searches backwards: CPython's ``rfind`` takes a third of the time of ``find`` here. To look for
+    one character takes a hundredth, and most text has no such.
     """
     total = start = len(data)
+    if b";" not in data:
+        return total
     for _ in range(_MAX_MEDIA):
         start = data.rfind(b";base64,", 0, start)
         if start < 0:
@@ -68,7 +70,7 @@ def system_bytes(data: bytes) -> int:
     """Bytes of the leading system messages in a list of messages, where cheap to know; else 0."""
     if data[:1] != b"[" or len(data) > SYSTEM_SCAN_BYTES:
         return 0
-    if _find_system_sign(data) is None:
+    if _begins_with_user(data) is not None:
         return 0
     try:
         messages = _decode_messages(data)

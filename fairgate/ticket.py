@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from typing import Any
 
@@ -66,6 +65,8 @@ class Ticket:
         self._ask = meter.ask(number, principal)
         self._number = number
         self._moves = 0
+        self._calls = 0
+        """Of engines."""
 
     @property
     def call(self) -> Call:
@@ -115,7 +116,8 @@ class Ticket:
 
         vLLM names its work by it, so two tenants must never have one in common.
         """
-        return f"{self.request_id}-{os.urandom(8).hex()}"
+        self._calls += 1
+        return f"{self.request_id}-{self._number}-{self._calls}"
 
     async def acquire(self) -> Grant:
         """Wait for capacity; see :meth:`fairgate.pool.Pool.acquire`."""

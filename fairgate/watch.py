@@ -248,15 +248,18 @@ class Watch(Pipe):
                 "engine": self.engine,
                 "status": self.status,
                 "outcome": self.outcome,
-                "queue_ms": round(queue_s * 1000, 1),
-                "engine_ms": round((now - granted_at) * 1000, 1) if granted_at else None,
-                "first_byte_ms": round(first_byte_s * 1000, 1)
-                if first_byte_s is not None
-                else None,
-                "total_ms": round((now - self._began) * 1000, 1),
+                "queue_ms": _tenths(queue_s * 1000),
+                "engine_ms": _tenths((now - granted_at) * 1000) if granted_at else None,
+                "first_byte_ms": _tenths(first_byte_s * 1000) if first_byte_s is not None else None,
+                "total_ms": _tenths((now - self._began) * 1000),
                 "prompt_tokens": served.prompt_tokens,
                 "output_tokens": output,
-                "service": round(served.cost, 1),
+                "service": _tenths(served.cost),
                 **({"trace_id": self.trace.trace_id} if self.trace is not None else {}),
             }
         )
+
+
+def _tenths(number: float) -> float:
+    """Rounded, 0 or more: ``round`` goes by way of text, which takes ten times as long."""
+    return int(number * 10 + 0.5) / 10

@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 from fairgate.admission.ledger import GrantNote, parse_notes
 from fairgate.admission.locating import Locator, locator_of
 from fairgate.admission.wire import Wire
+from fairgate.admission.words import command
 
 log = structlog.get_logger("fairgate.admission")
 
@@ -69,7 +70,7 @@ class GrantListener:
             url = await self._locator.locate()
             wire = await Wire.connect(url, _SILENCE_S, self._hear, self._lost, _nothing)
         try:
-            wire.send([("SUBSCRIBE", self._channel)])
+            wire.send([command(("SUBSCRIBE", self._channel))])
             asked = True
             while True:
                 self._heard = False
@@ -80,7 +81,7 @@ class GrantListener:
                     return "the store is silent"
                 asked = not self._heard
                 if asked:
-                    wire.send([("PING",)])
+                    wire.send([command(("PING",))])
         finally:
             wire.close()
 

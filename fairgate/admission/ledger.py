@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from fairgate.accounting import BYTES_PER_TOKEN, AppProfile
-from fairgate.admission.link import Argument, Link
+from fairgate.admission.link import Link
 from fairgate.admission.look import PoolLook
 from fairgate.admission.model import (
     Arrears,
@@ -24,6 +24,7 @@ from fairgate.admission.model import (
     TenantView,
 )
 from fairgate.admission.scripts import load_script
+from fairgate.admission.words import Argument, Words, word
 from fairgate.config import Limits, Queue, RateLimits
 from fairgate.config.policy import ResolvedPolicy
 from fairgate.headers import LimitView
@@ -32,6 +33,7 @@ MAX_SCORE = 2.0**30
 STATE_TTL_S = 6 * 3600.0
 
 _VIEW = 6
+_NO_WORD = word(b"")
 _VIEWS = msgspec.json.Decoder(TenantView)
 _LOOKS = msgspec.msgpack.Decoder(PoolLook)
 _pack = msgspec.msgpack.Encoder().encode
@@ -141,6 +143,10 @@ class Ledger:
         self._clock = clock
         self._prefix = f"fg:{{{pool}}}:"
         self._settings_key = f"{self._prefix}settings"
+        self._request_key = f"{self._prefix}request:".encode()
+        self._first_word = word(self._settings_key.encode())
+        self._guard_words = b"".join(word(key.encode()) for key in link.guard)
+        self._gateway_word = word(gateway.encode())
         self._gateways_key = f"{self._prefix}gateways"
         self._admit, self._settle, self._cancel, self._renew, self._view, self._inspect = map(
             load_script, ("admit", "settle", "cancel", "renew", "view", "inspect")
@@ -155,17 +161,19 @@ class Ledger:
     def _now(self) -> str:
         return "" if self._clock is None else f"{self._clock() * 1000:.3f}"
 
+    def _now_word(self) -> bytes:
+        return _NO_WORD if self._clock is None else word(self._now().encode())
+
     async def admit(self, ask: Ask) -> Admitted | Denied | Unknown | Down:
         """Ask for capacity. Cancelled: the call still runs; cancel the request id afterwards."""
-        keys = (
-            self._settings_key,
-            f"{self._prefix}request:{ask.id}",
-            f"{self._prefix}tenant:{ask.tenant}",
-            f"{self._prefix}user:{ask.tenant}:{ask.user}",
-            *self._guard,
-        )
-        args = (self._now(), ask.id, self._gateway, _packed(ask))
-        return _admitted(await self._link.call(self._admit, keys, args))
+        number = ask.id.encode()
+        packed = b"".join((
+            self._first_word, word(self._request_key + number),
+            _of_sender(self._prefix, ask.tenant, ask.user), self._guard_words,
+            self._now_word(), word(number), self._gateway_word, word(_packed(ask)),
+        ))  # fmt: skip
+        keys = 4 + len(self._guard)
+        return _admitted(await self._link.call_with(self._admit, Words(keys, keys + 4, packed)))
 
     async def settle(self, request_id: str, served: Served) -> tuple[GrantNote, ...]:
         """Replace the estimate by what was used; returns grants of this gateway that follow."""
@@ -182,8 +190,13 @@ class Ledger:
             served.cost, served.tokens, served.void, served.learn, served.output_tokens,
             served.prompt_bytes, served.prompt_tokens, served.continues_as,
         ))  # fmt: skip
-        args = (self._now(), request_id, self._gateway, packed, served.record)
-        taken = self._link.call(self._settle, self._request_keys(request_id), args)
+        number = request_id.encode()
+        words = b"".join((
+            self._first_word, word(self._request_key + number), self._guard_words,
+            self._now_word(), word(number), self._gateway_word, word(packed), word(served.record),
+        ))  # fmt: skip
+        keys = 2 + len(self._guard)
+        taken = self._link.call_with(self._settle, Words(keys, keys + 5, words))
         if now:
             self._link.send()
         return taken
@@ -269,6 +282,13 @@ class Ledger:
 
     def _request_keys(self, request_id: str) -> tuple[str, ...]:
         return (self._settings_key, f"{self._prefix}request:{request_id}", *self._guard)
+
+
+@lru_cache(maxsize=4096)
+def _of_sender(prefix: str, tenant: str, user: str) -> bytes:
+    """The keys of a tenant and its user."""
+    keys = f"{prefix}tenant:{tenant}", f"{prefix}user:{tenant}:{user}"
+    return b"".join(word(key.encode()) for key in keys)
 
 
 def _packed(ask: Ask) -> bytes:

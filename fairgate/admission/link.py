@@ -17,11 +17,10 @@ from redis.exceptions import RedisError
 
 from fairgate.admission.locating import Locator, locator_of
 from fairgate.admission.scripts import Script
-from fairgate.admission.wire import Command, Wire, is_elsewhere, is_no_script
+from fairgate.admission.wire import Wire, is_elsewhere, is_no_script
+from fairgate.admission.words import Argument, Words, as_function, as_script, words_of
 from fairgate.distribution import Distribution
 from fairgate.errors import StoreError
-
-Argument = str | bytes | int | float
 
 _SECOND_LOOK = 0.2  # of the timeout
 _TURNS = 3  # of a call that is sent from one server to the next
@@ -40,31 +39,16 @@ class LinkStatistics:
 
 
 class _Call:
-    __slots__ = ("args", "first", "future", "keys", "script", "sent_at", "turns")
+    __slots__ = ("first", "future", "script", "sent_at", "turns", "words")
 
-    def __init__(
-        self,
-        script: Script,
-        keys: Sequence[str],
-        args: Sequence[Argument],
-        future: asyncio.Future[Any],
-    ) -> None:
+    def __init__(self, script: Script, words: Words, future: asyncio.Future[Any]) -> None:
         self.script = script
-        self.keys = keys
-        self.args = args
+        self.words = words
         self.future = future
         self.sent_at = 0.0
         self.turns = 0
         self.first = False
         """Of its batch."""
-
-    def as_function(self) -> Command:
-        return (b"FCALL", self.script.function, len(self.keys), *self.keys, *self.args)
-
-    def as_script(self, *, whole: bool) -> Command:
-        if whole:
-            return (b"EVAL", self.script.text, len(self.keys), *self.keys, *self.args)
-        return (b"EVALSHA", self.script.sha, len(self.keys), *self.keys, *self.args)
 
 
 class Link:
@@ -107,13 +91,17 @@ class Link:
         self, script: Script, keys: Sequence[str], args: Sequence[Argument]
     ) -> asyncio.Future[Any]:
         """Queue one script call. Cancelling the future drops the reply, not the call."""
+        return self.call_with(script, words_of(keys, args))
+
+    def call_with(self, script: Script, words: Words) -> asyncio.Future[Any]:
+        """The same with keys and arguments that are packed already."""
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
         future = loop.create_future()
         if not self._pending:
             loop.call_soon(self._flush)
-        self._pending.append(_Call(script, keys, args, future))
+        self._pending.append(_Call(script, words, future))
         return future
 
     def send(self) -> None:
@@ -156,17 +144,17 @@ class Link:
         if self._watchdog is None:
             wait_s = self._timeout_s * (1 - _SECOND_LOOK)
             self._watchdog = self._loop.call_later(wait_s, self._check_silence)
-        wire.send(self._command(call, wire) for call in batch)
+        wire.send([self._command(call, wire) for call in batch])
 
-    def _command(self, call: _Call, wire: Wire) -> Command:
+    def _command(self, call: _Call, wire: Wire) -> bytes:
         """A script's first call on a connection carries its text: the server may not have it, and
         who is told so only by the replies loses the order of its calls."""
         if wire.has_functions and call.script.function:
-            return call.as_function()
+            return as_function(call.script, call.words)
         first = call.script.sha not in self._introduced
         if first:
             self._introduced.add(call.script.sha)
-        return call.as_script(whole=first)
+        return as_script(call.script, call.words, whole=first)
 
     def _reconnect(self) -> None:
         loop = asyncio.get_running_loop()
@@ -214,7 +202,7 @@ class Link:
         if is_no_script(reply) and self._wire is not None:
             self._wire.has_functions = False  # all was flushed: once more, with the text
             self._sent.append(call)
-            self._wire.send([call.as_script(whole=True)])
+            self._wire.send([as_script(call.script, call.words, whole=True)])
         elif is_elsewhere(reply) and call.turns < _TURNS:
             call.turns += 1
             self._astray.append(call)

@@ -7,14 +7,12 @@ from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import structlog
-from hiredis import ProtocolError, Reader, ReplyError, pack_command
+from hiredis import ProtocolError, Reader, ReplyError
 from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ResponseError
 
 from fairgate.admission.scripts import Library, load_library
-
-Command = tuple[str | bytes | int | float, ...]
 
 log = structlog.get_logger("fairgate.admission")
 
@@ -75,9 +73,9 @@ class Wire(asyncio.Protocol):
             raise
         return cls(connection, heard, lost, resumed, has_functions=has_functions)
 
-    def send(self, commands: Iterable[Command]) -> None:
+    def send(self, commands: Iterable[bytes]) -> None:
         """Write all at once. Does not wait; see :attr:`paused`."""
-        self._transport.write(b"".join(map(_pack, commands)))
+        self._transport.write(b"".join(commands))
 
     def close(self) -> None:
         """Give it up, with whatever may still arrive on it."""
@@ -140,9 +138,3 @@ def is_elsewhere(reply: ReplyError) -> bool:
 
 def _nobody(wire: Wire, why: str) -> None:
     """Nobody needs to know."""
-
-
-def _pack(command: Any) -> bytes:
-    """``command`` is ``Any``: the types that hiredis states are those of a single word."""
-    packed: bytes = pack_command(command)
-    return packed

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from fairgate.admission.link import Argument, Link
+from fairgate.admission.link import Link
 from fairgate.admission.scripts import Script
+from fairgate.admission.words import Argument
 from fairgate.routing.debts import CAUTION, FIRST_DEBT, Debt, Unsent
 
 STATE_S = 30 * 86_400.0

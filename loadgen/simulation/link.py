@@ -13,8 +13,9 @@ from typing import Any, Final
 
 import hiredis
 
-from fairgate.admission.link import Argument, Link
+from fairgate.admission.link import Link
 from fairgate.admission.scripts import Script, load_library
+from fairgate.admission.words import Argument, Words
 from fairgate.errors import StoreError
 
 EPOCH_S = 1_700_000_040.0
@@ -48,20 +49,19 @@ class InstantLink(Link):
         self._listeners[channel.encode()] = hear
         self._run(("SUBSCRIBE", channel), replies=0)
 
-    def call(
-        self, script: Script, keys: Sequence[str], args: Sequence[Argument]
-    ) -> asyncio.Future[Any]:
+    def call_with(self, script: Script, words: Words) -> asyncio.Future[Any]:
         """Run a script; the future is done already."""
         self.calls += 1
         future = asyncio.get_running_loop().create_future()
-        reply = self.run(script, keys, (self.now(), *args[1:]))
+        keys, (_, *args) = _unpacked(words)
+        reply = self.run(script, keys, (self.now(), *args))
         if isinstance(reply, hiredis.ReplyError):
             future.set_exception(StoreError(f"store: {reply}"))
         else:
             future.set_result(reply)
         return future
 
-    def run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Any:
+    def run(self, script: Script, keys: Sequence[str | bytes], args: Sequence[Argument]) -> Any:
         """Run a script with exactly these arguments; answers what it replies, errors too."""
         rest = (len(keys), *keys, *args)
         if script.function:
@@ -111,3 +111,11 @@ class InstantLink(Link):
 def _packed(command: tuple[Argument, ...]) -> bytes:
     pack: Callable[[tuple[Argument, ...]], bytes] = hiredis.pack_command  # type: ignore[assignment]
     return pack(command)
+
+
+def _unpacked(words: Words) -> tuple[list[bytes], list[bytes]]:
+    """Its keys, and its arguments."""
+    reader = hiredis.Reader()
+    reader.feed(b"*%d\r\n" % words.total + words.packed)
+    every: list[bytes] = reader.gets()
+    return every[: words.keys], every[words.keys :]
