@@ -111,6 +111,7 @@ def settings_of(
         "normalise_user": policy.normalise_user,
         "levels": policy.levels,
         "advantage": policy.continuation_advantage,
+        "handicap_ms": round(policy.handicap_s * 1000),
         "idle_credit": policy.idle_credit,
         "patience_ms": round(policy.patience_s * 1000),
         "backfill": policy.backfill,

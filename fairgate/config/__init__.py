@@ -111,6 +111,10 @@ class Policy(Base, frozen=True):
     levels: Levels | UnsetType = UNSET
     continuation_advantage: NonNegative | UnsetType = UNSET
     """Head start of a running interaction over other users, in typical requests."""
+    handicap_s: NonNegative | UnsetType = UNSET
+    """In the line of one user, seconds that a request counts as having come later: most of it for
+    one that is worth many typical requests with what its interaction has had, little for a short
+    one. More interactions get finished so. 0: continuations come first, then arrival decides."""
     idle_credit: NonNegative | UnsetType = UNSET
     """Service below its share that a tenant may save up while idle, in typical requests for each
     sequence of the lane; 0: none, as in VTC."""

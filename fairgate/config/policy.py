@@ -25,6 +25,7 @@ class Choices(Struct, frozen=True, kw_only=True):
     normalise_user: Normalise = "none"
     levels: Levels = "tenant+user"
     continuation_advantage: float = 0.0
+    handicap_s: float = 0.0
     idle_credit: float = 0.0
     patience_s: float = 0.0
 
@@ -73,6 +74,7 @@ def _choices(preset: Preset) -> Choices:
                 interaction_aware=True,
                 normalise_user="app",
                 continuation_advantage=1.0,
+                handicap_s=300.0,
                 idle_credit=0.2,
                 patience_s=20.0,
             )

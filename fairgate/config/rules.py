@@ -33,7 +33,7 @@ AUTO_MODEL = "auto"
 the quality that it wants as well."""
 
 _WEEK_S = 7 * 86_400
-_ZERO_IS_OFF = frozenset({"patience_s"})
+_ZERO_IS_OFF = frozenset({"patience_s", "handicap_s"})
 # Weights multiply token counts into service; within these bounds sums stay exact in doubles.
 _FACTORS = frozenset(
     {"weight", "user_weights", "price", "input_weight", "system_weight", "output_weight"}

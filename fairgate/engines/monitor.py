@@ -76,7 +76,7 @@ class _Watched:
             up=self.up and circuit != "open" and self._is_in(),
             max_num_seqs=1 if circuit == "half-open" else max_num_seqs,
             kv_cache_tokens=kv_cache_tokens,
-            pressure=pressure(s) if s.up else -1.0,
+            pressure=pressure(s, max_num_seqs) if s.up else -1.0,
         )
 
     def _is_in(self) -> bool:

@@ -1,9 +1,11 @@
 -- Waiting lines: tenants by S_t, in each its users by S_u, in each its requests.
 --
 -- 'line:<lane>' → 'line:<lane>:<tenant>' → 'line:<lane>:<tenant>:<user>', sorted sets. In the last
--- one continuations of an interaction come before first calls, then arrival decides.
+-- one `place_of` decides.
 
-fg.FIRST_CALL = 2 ^ 50 -- added to the arrival number of a first call; arrivals stay far below
+local FIRST_CALLS = 2 ^ 50 -- where places of first calls begin that all continuations go before
+local FIRST_CALL = 0.5     -- the fraction of every first call's place is at least this
+local FEW = 4              -- typical requests, see handicap_ms
 
 -- A request's record, from its arrival until it is settled. `state` is waiting, granted or swept;
 -- `held_kv` are the KV tokens that it takes of its engine, `passed` the service units that others
@@ -44,7 +46,7 @@ end
 -- Head start of a user whose next request continues an interaction, in units of S_u. It is bounded,
 -- so that a running interaction finishes soon and nobody starves.
 function fg.head_start(r, head_score)
-  if fg.settings.advantage == 0 or head_score >= fg.FIRST_CALL then
+  if fg.settings.advantage == 0 or head_score % 1 >= FIRST_CALL then
     return 0
   end
   return fg.user_units(r, fg.settings.advantage * r.expected)
@@ -108,20 +110,34 @@ function fg.reposition_everywhere(r, left)
   end
 end
 
--- Where a request stands among those of its user.
+-- Milliseconds that a request counts as having come later: nearly the whole handicap for one that,
+-- with what its interaction has had, is worth many typical requests, half of it for FEW.
+local function handicap_ms(r)
+  local had = r.continuation and fg.load_interaction(r.interaction).tokens or 0
+  local worth = (1 + had / math.max(1, r.tokens)) * r.cost / r.expected
+  return fg.settings.handicap_ms * worth / (worth + FEW)
+end
+
+-- Where a request stands among those of its user: continuations of an interaction come before first
+-- calls, then arrival decides. With a handicap, the time of arrival decides and who is short: that
+-- finishes the most, and nobody is passed by what comes later than the handicap.
 function fg.place_of(r, arrival)
-  if r.continuation and fg.settings.fair then
-    return arrival
+  local class = r.continuation and fg.settings.fair and 0 or FIRST_CALL
+  if fg.settings.fair and (fg.settings.handicap_ms or 0) > 0 then
+    return math.floor(r.since + handicap_ms(r)) + class + arrival % 512 / 1024
   end
-  return arrival + fg.FIRST_CALL
+  return class == 0 and arrival or FIRST_CALLS + arrival + class
+end
+
+function fg.next_arrival()
+  return redis.call('INCR', fg.PREFIX .. 'arrivals')
 end
 
 function fg.enqueue(r, now)
-  local arrival = fg.place_of(r, redis.call('INCR', fg.PREFIX .. 'arrivals'))
   local t, u, lane = fg.tenant_account(r), fg.user_account(r), fg.lane_record(r.lane)
   r.state, r.since = 'waiting', now
   fg.save_request(r)
-  redis.call('ZADD', fg.requests_key(r), arrival, r.id)
+  redis.call('ZADD', fg.requests_key(r), fg.place_of(r, fg.next_arrival()), r.id)
   redis.call('SADD', fg.key('waiting', r.gateway), r.id)
   if lane.waiting == 0 then
     lane.granted_at = now -- the pace is that of a line that moves
@@ -182,27 +198,33 @@ function fg.line_up_again(lane)
       place.line_user = user
       local requests = redis.call('ZRANGE', fg.requests_key(place), 0, -1, 'WITHSCORES')
       for i = 1, #requests, 2 do
-        local arrival = tonumber(requests[i + 1]) % fg.FIRST_CALL
-        table.insert(waiting, {id = requests[i], arrival = arrival})
+        local r = fg.load_request(requests[i])
+        if r then
+          r.place = tonumber(requests[i + 1]) % FIRST_CALLS
+          table.insert(waiting, r)
+        end
       end
       redis.call('DEL', fg.requests_key(place))
     end
     redis.call('DEL', fg.users_key(place))
   end
   redis.call('DEL', fg.tenants_key(lane))
-  local one_of_each_user, standing = {}, 0
-  for _, w in ipairs(waiting) do
-    local r = fg.load_request(w.id)
-    if r then
-      r.line_tenant, r.line_user = fg.line_names(r.tenant, r.user)
-      fg.save_request(r)
-      local requests = fg.requests_key(r)
-      redis.call('ZADD', requests, fg.place_of(r, w.arrival), r.id)
-      one_of_each_user[requests], standing = r, standing + 1
+  table.sort(waiting, function(a, b)
+    if a.since == b.since then
+      return a.place < b.place
     end
+    return a.since < b.since
+  end)
+  local one_of_each_user = {}
+  for _, r in ipairs(waiting) do
+    r.line_tenant, r.line_user = fg.line_names(r.tenant, r.user)
+    fg.save_request(r)
+    local requests = fg.requests_key(r)
+    redis.call('ZADD', requests, fg.place_of(r, fg.next_arrival()), r.id)
+    one_of_each_user[requests] = r
   end
   for _, r in pairs(one_of_each_user) do
     fg.reposition(r, lane)
   end
-  fg.lane_record(lane).waiting, fg.lane_record(lane).dirty = standing, true
+  fg.lane_record(lane).waiting, fg.lane_record(lane).dirty = #waiting, true
 end

@@ -27,7 +27,8 @@ end
 
 -- What decides by whom and by what requests are told apart in line.
 local function line_rules()
-  return fg.load_settings() and fg.settings.order .. ' ' .. fg.settings.levels
+  local s = fg.load_settings() and fg.settings
+  return s and string.format('%s %s %.0f', s.order, s.levels, s.handicap_ms or 0)
 end
 local old_rules = line_rules()
 

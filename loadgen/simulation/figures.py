@@ -74,12 +74,14 @@ class Run(Summary, frozen=True, kw_only=True):
     interactions_done_share: dict[str, float]
     """Of the interactions of each tenant, those that were completed."""
     useful_work_s: float | None
-    """Engine time received until the end, less that of broken interactions; this and the next two
+    """Engine time received until the end, less that of broken interactions; this and the next three
     are ``None`` where engines are not simulated (:mod:`loadgen.simulation.finishing`)."""
     work_per_interaction_s: float | None
     """Engine time of a completed interaction, mean."""
     work_per_offered_interaction_s: float | None
     """The same of all that were offered: a policy blind to length completes such."""
+    interactions_possible: int | None
+    """Interactions that the useful work would have finished, the cheapest first."""
     idle_while_waiting_s: float | None
     """Time in which the head of a line fitted and was not granted; ``None``: nobody could see."""
     release_interval_s: float | None
@@ -171,6 +173,7 @@ def figures(
         useful_work_s=done.useful_s,
         work_per_interaction_s=done.each_s,
         work_per_offered_interaction_s=done.offered_each_s,
+        interactions_possible=done.possible,
         idle_while_waiting_s=recording.idle_while_waiting_s,
         release_interval_s=_release_interval(outcomes, workload),
         victim_slowdown=victims and _slowdown(victims, _release_interval(outcomes, workload)),

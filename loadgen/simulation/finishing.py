@@ -7,9 +7,11 @@ loses long interactions more often than short ones, and the same work finishes m
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from fairgate.config import Lane
 from loadgen.records import Chain, Outcome
@@ -27,6 +29,9 @@ class Finishing:
     """Mean of the interactions that were finished."""
     offered_each_s: float | None
     """Mean of those that were offered, had all been served."""
+    possible: int | None
+    """How many the useful work would have finished, the cheapest first whoever sent them: no policy
+    finishes more with it, and none knows their cost beforehand."""
     shares: dict[str, float]
     """Of the interactions that each tenant offered, those that were finished."""
 
@@ -39,7 +44,7 @@ def finishing(
     shares = _shares(offered, ended)
     engines = named_engines(lanes)
     if not engines:
-        return Finishing(None, None, None, shares)
+        return Finishing(None, None, None, None, shares)
     cost = Cost(engines[0][1])
     asked_s = {
         chain.calls[0].interaction: sum(
@@ -48,10 +53,15 @@ def finishing(
         for chain in offered
     }
     kept = [o for o in outcomes if o.interaction not in ended.broken]
+    useful_s = Work(kept, lanes).total_s
+    alone_s = Work([o for o in kept if o.interaction is None], lanes).total_s
     return Finishing(
-        useful_s=Work(kept, lanes).total_s,
+        useful_s=useful_s,
         each_s=_mean([asked_s[name] for name in asked_s if name in ended.completed]),
         offered_each_s=_mean(list(asked_s.values())),
+        possible=bisect_right(
+            list(accumulate(sorted(asked_s.values()))), useful_s - alone_s + 1e-9
+        ),
         shares=shares,
     )
 

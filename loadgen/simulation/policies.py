@@ -28,6 +28,7 @@ ABLATIONS: Final[Mapping[str, Policy]] = MappingProxyType(
         "no-interaction": Policy(interaction_aware=False, continuation_advantage=0.0),
         "no-app-normalisation": Policy(normalise_user="none"),
         "no-continuation-advantage": Policy(continuation_advantage=0.0),
+        "no-handicap": Policy(handicap_s=0.0),
         "no-idle-credit": Policy(idle_credit=0.0),
         "no-patience": Policy(patience_s=0.0),
         "user-only": Policy(levels="user"),

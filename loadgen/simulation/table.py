@@ -86,6 +86,7 @@ COLUMNS = (
     Column("worst tenant's interactions done %", _least_done, ".0f", "higher"),
     Column("engine s per interaction done", lambda r: r.work_per_interaction_s, ".3f"),
     Column("engine s per interaction offered", lambda r: r.work_per_offered_interaction_s, ".3f"),
+    Column("interactions at most", _chained("interactions_possible"), ",.0f"),
     Column("useful engine s", _chained("useful_work_s"), ",.0f", "higher"),
     Column("wasted tokens", _chained("wasted_tokens"), ",.0f", "lower", chart=True),
     Column("useful tokens", useful_tokens, ",.0f", "higher"),

@@ -481,6 +481,48 @@ def test_a_continuation_goes_before_first_calls_of_its_user(make: Make) -> None:
     assert order_of_grants(driver, 2) == ["next", "first"]
 
 
+def with_handicap(make: Make, handicap_s: float) -> LedgerDriver:
+    """Its app's typical request is known, and the only sequence is taken."""
+    driver = make(engines=ONE, policy=Policy(handicap_s=handicap_s))
+    driver.admit("typical", interaction="agent")
+    driver.settle("typical", 100.0, tokens=6000, learn=True)
+    driver.admit("occupied")
+    return driver
+
+
+def test_the_short_requests_of_a_user_go_first_and_nobody_waits_longer_than_the_handicap(
+    make: Make,
+) -> None:
+    driver = with_handicap(make, 60)
+    driver.admit("long", cost=2000.0)
+    driver.wait(20)
+    driver.admit("short")
+    driver.wait(25)
+    driver.admit("late")
+    assert order_of_grants(driver, 3) == ["short", "long", "late"]
+
+
+def test_an_interaction_that_has_had_much_lets_short_ones_of_its_user_pass(make: Make) -> None:
+    driver = with_handicap(make, 60)
+    driver.admit("next", interaction="agent")
+    driver.wait(10)
+    driver.admit("short")
+    driver.admit("elsewhere", "globex")
+    assert order_of_grants(driver, 3) == ["elsewhere", "short", "next"]
+
+
+def test_without_a_handicap_continuations_go_first(make: Make) -> None:
+    driver = with_handicap(make, 60)
+    driver.admit("long", cost=2000.0)
+    driver.wait(1)
+    driver.admit("short")
+    driver.admit("next", interaction="agent")
+    driver.policy = Policy(handicap_s=0)
+    driver.wait(1)
+    driver.admit("after", cost=1.0)
+    assert order_of_grants(driver, 4) == ["next", "long", "short", "after"]
+
+
 def test_a_continuation_has_a_bounded_head_start_over_other_users(make: Make) -> None:
     """One typical request: it passes a user who is level, not one who is two requests behind."""
     driver = make(engines=ONE)

@@ -377,9 +377,11 @@ def test_problem(change: dict[str, Any], expected: str) -> None:
     assert problems(edited(change)) == [expected]
 
 
-def test_no_patience_is_a_choice() -> None:
-    config = parse(edited({"pools.main.policy": {"preset": "fairserve", "patience_s": 0}}))
-    assert resolve_policy(config.pools["main"].policy).patience_s == 0
+@pytest.mark.parametrize("setting", ["patience_s", "handicap_s"])
+def test_none_of_it_is_a_choice(setting: str) -> None:
+    config = parse(edited({"pools.main.policy": {"preset": "fairserve", setting: 0}}))
+    assert getattr(resolve_policy(config.pools["main"].policy), setting) == 0
+    assert getattr(resolve_policy("fairserve"), setting) > 0
 
 
 @pytest.mark.parametrize(

@@ -46,16 +46,24 @@ def test_who_breaks_the_long_ones_finishes_cheap_ones() -> None:
     assert found.each_s == pytest.approx(CALL_S)
     assert found.offered_each_s == pytest.approx(3 * CALL_S)
     assert found.useful_s == pytest.approx(CALL_S)
+    assert found.possible == 1
     assert found.shares == {"a": 0.5, "b": 0.0}
 
 
 def test_calls_outside_of_interactions_are_useful_too() -> None:
     outcomes = [outcome("a", 0, engine="main-0"), *served("b", "other", 3, until=3)]
-    assert of(outcomes, LANES).useful_s == pytest.approx(4 * CALL_S)
+    found = of(outcomes, LANES)
+    assert found.useful_s == pytest.approx(4 * CALL_S)
+    assert found.possible == 1, "what stood alone is no interaction's"
+
+
+def test_the_same_work_finishes_most_interactions_when_the_cheapest_come_first() -> None:
+    assert of(served("a", "long", 5, until=5), LANES).possible == 2  # of 1, 3 and 5 calls
 
 
 def test_the_work_of_real_engines_is_not_known() -> None:
     lanes = {"main": Lane(engines=(HttpEngine(url="http://127.0.0.1:1"),))}
     found = of(served("b", "other", 3, until=3), lanes)
     assert (found.useful_s, found.each_s, found.offered_each_s) == (None, None, None)
+    assert found.possible is None
     assert found.shares["b"] == 1.0
