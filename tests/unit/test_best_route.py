@@ -62,7 +62,7 @@ def offered(pool: dict[str, Any]) -> tuple[list[Option], Option]:
     )
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(pools())
 def test_the_cheapest_that_is_good_enough_equals_brute_force(pool: dict[str, Any]) -> None:
     found = every_way(pool)[0]
@@ -75,7 +75,7 @@ def test_the_cheapest_that_is_good_enough_equals_brute_force(pool: dict[str, Any
     assert cheapest(*offered(pool), pool["threshold"]) == found
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(pools())
 def test_what_is_worth_its_cost_equals_brute_force(pool: dict[str, Any]) -> None:
     ways = every_way(pool)
@@ -86,7 +86,7 @@ def test_what_is_worth_its_cost_equals_brute_force(pool: dict[str, Any]) -> None
     assert chosen.quality - chosen.cost / unit == pytest.approx(best, abs=1e-12)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.dictionaries(st.sampled_from("abcd"), CHANCE, min_size=1),
     st.lists(PRICE, min_size=4, max_size=4),

@@ -38,7 +38,7 @@ def pairs_of(size: st.SearchStrategy[int]) -> st.SearchStrategy[list[list[float]
     return column.map(lambda columns: [list(column) for column in columns])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(pairs_of(st.integers(1, 60)), st.sampled_from([0.0, 0.01, 0.2, 1.0]))
 def test_a_sweep_is_finite_or_says_that_the_large_model_is_never_right(
     columns: list[list[float]], limit: float
@@ -87,9 +87,7 @@ def write(path: Path, rows: list[tuple[str, float, float]]) -> Path:
 PROMPT = st.sampled_from(["", "?!", "one", "the same words again"]) | st.text(max_size=12)
 
 
-@settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=st.lists(st.tuples(PROMPT, UNIT, UNIT), min_size=1, max_size=4),
     alike=st.booleans(),

@@ -131,7 +131,7 @@ ENGINES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(jobs=JOBS, limits=ENGINES)
 def test_merged_steps_give_the_very_token_times_of_single_steps(jobs, limits):
     single = replay(engine(**limits), jobs, merge=False)
@@ -142,7 +142,7 @@ def test_merged_steps_give_the_very_token_times_of_single_steps(jobs, limits):
     assert merged.calls <= single.calls
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(jobs=JOBS, limits=ENGINES)
 def test_every_sequence_ends_with_all_its_tokens_and_leaves_nothing_behind(jobs, limits):
     scheduler = engine(**limits)
@@ -154,7 +154,7 @@ def test_every_sequence_ends_with_all_its_tokens_and_leaves_nothing_behind(jobs,
     assert (scheduler.num_running, scheduler.num_waiting, scheduler.kv_usage) == (0, 0, 0)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(jobs=JOBS, limits=ENGINES)
 def test_no_place_stays_empty_while_the_head_of_the_line_fits(jobs, limits):
     scheduler = engine(**limits)
