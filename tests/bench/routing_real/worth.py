@@ -81,10 +81,12 @@ def models(known: Mapping[str, Records]) -> Iterator[Row]:
             right = records.samples[:, k].astype(np.float64)
             count = right.shape[1]
             expected = np.clip(means_of_tasks(right.mean(axis=1), records.tasks), 0.01, 0.99)
+            blind = np.full(len(right), right.mean())
             shown = " ".join(f"{share:.3f}" for share in best[k])
             yield {
                 "model": model.partition("/")[2],
                 "prompts": str(len(records)),
+                "kappa, nothing known": str(concentration(right.sum(axis=1), count, blind)),
                 "kappa, task known": str(concentration(right.sum(axis=1), count, expected)),
                 "scorer": scorer,
                 "right on pairs": f"{_on_pairs(records, k):.3f}",
@@ -95,9 +97,9 @@ def models(known: Mapping[str, Records]) -> Iterator[Row]:
 def _on_pairs(records: Records, k: int) -> float:
     """How often the scorer prefers the right one of a right and a wrong answer.
 
-    By its picks among all answers that were recorded: what is picked more often scores higher.
+    By its picks among two and more answers: what is picked more often scores higher.
     """
-    picked = records.chosen[:, k, -1].astype(np.float64)
+    picked = records.chosen[:, k, 1:].sum(axis=1).astype(np.float64).round(4)
     right = records.samples[:, k].astype(np.float64)
     return pairwise_accuracy(list(picked), list(right))
 
