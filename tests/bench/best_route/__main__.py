@@ -34,8 +34,8 @@ def main(
     """
     rows = [["records", "kappa", "quality", "rule", *_HEADINGS]]
     for records in _all_records(data, prompts, only.split(",") if only else _NAMES):
-        fitted = pair_concentration(records) if records.small.shape[1] > 1 else 2.0
-        for kappa in (0.25, 0.5, 1.0, fitted, 4.0) if records.name in _WIDE else (0.5, 2.0):
+        fitted = pair_concentration(records) if records.small.shape[1] > 1 else None
+        for kappa in _concentrations(records.name, fitted):
             setting = Setting(kappa, accuracy, price_ratio)
             runs = [simulate(records, setting, seed) for seed in range(splits)]
             for key in runs[0]:
@@ -53,6 +53,16 @@ _HEADINGS = [
 
 _WIDE = ("synthetic", "mmlu-pro")
 """Records for which more concentrations are tried."""
+
+_MEASURED = {"two-engines": 6.0}
+"""Concentrations of the small model's real answers, rounded (``routing_real several``)."""
+
+
+def _concentrations(records: str, fitted: float | None) -> Sequence[float]:
+    if records in _WIDE:
+        return (0.25, 0.5, 1.0, *([] if fitted is None else [fitted]), 4.0)
+    return (0.5, 2.0, *([_MEASURED[records]] if records in _MEASURED else []))
+
 
 _NAMES = ("synthetic", "two-engines", *SOURCES)
 

@@ -23,7 +23,7 @@ from loadgen.report import markdown_table, plain_table
 from tests.bench.routing.data import PAIR_FILE
 from tests.bench.routing.signal import filled
 from tests.bench.routing_real import cold as few
-from tests.bench.routing_real import exams, labelled, tasks, through, worth
+from tests.bench.routing_real import exams, labelled, recorded, tasks, through, worth
 from tests.bench.routing_real import several as several_labels
 from tests.bench.routing_real.plan import split
 from tests.bench.routing_real.recorded import Knob, Row, broken, knobs, trained
@@ -168,6 +168,14 @@ def measure(
                 {"tenant": name, "knob": str(TENANTS[name])} | through.row(some, got)
                 for name, got in answered.items()
             ])  # fmt: skip
+
+
+@app.command()
+def bound(data: Data = None) -> None:
+    """Tell how often a promise is wrong, from few labels to many and for all kinds of drops."""
+    seen = split(labelled.load(labelled.SHIPPED, _words(data))).seen.records
+    rows = recorded.bound(seen, (100, 200, 500, 1000, 2000, 5000), (0.02, 0.05, 0.1, 0.2))
+    typer.echo(plain_table(filled(list(rows))))
 
 
 @app.command()

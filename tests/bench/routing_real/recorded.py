@@ -96,10 +96,7 @@ def broken(records: Records, labels: int, drop: float) -> Row:
 
     Scores come from routers that were trained without the prompt's part.
     """
-    encoded = encode_all(NGrams(), records.prompts)
-    part = folds(records, FOLDS, salt="resplit")
-    raw = cross_fitted(encoded, targets_of(records, "gap"), part, NGrams.buckets)
-    score = good_enough(raw, len(records.models))[:, 0].astype(np.float64)
+    score = _unseen(records)
     row: Row = {"drop promised": f"{drop:.0%}", "labels": str(labels)}
     quality = records.quality.astype(np.float64)
     for name, rule in promises.RULES.items():
@@ -110,6 +107,29 @@ def broken(records: Records, labels: int, drop: float) -> Row:
         row[f"saved, {name}"] = f"{np.mean(left.shares):.1%}"
     chance = promises.by_chance(labels, len(records))
     return row | {"goal": f"resplit <= 10 %, drawn <= 5 % (chance alone: resplit {chance:.1%})"}
+
+
+def bound(records: Records, labels: Sequence[int], drops: Sequence[float]) -> Iterator[Row]:
+    """How often the bound is wrong, by labels drawn with replacement: a line for each of both."""
+    score, quality = _unseen(records), records.quality.astype(np.float64)
+    for count in labels:
+        for drop in drops:
+            found = promises.drawn(score, quality, count, drop, promises.RULES["bound"])
+            yield {
+                "labels": str(count),
+                "drop promised": f"{drop:.0%}",
+                "broken, drawn": f"{found.broken:.1%}",
+                "saved": f"{np.mean(found.shares):.1%}",
+                "goal": "<= 5 %",
+            }
+
+
+def _unseen(records: Records) -> Floats:
+    """How far the small model will do, by routers that were trained without the prompt's part."""
+    encoded = encode_all(NGrams(), records.prompts)
+    part = folds(records, FOLDS, salt="resplit")
+    raw = cross_fitted(encoded, targets_of(records, "gap"), part, NGrams.buckets)
+    return good_enough(raw, len(records.models))[:, 0].astype(np.float64)
 
 
 def knobs(predictor: LearnedPredictor, plan: Plan, wanted: Sequence[Knob]) -> Iterator[Row]:

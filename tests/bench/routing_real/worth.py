@@ -32,6 +32,8 @@ RESAMPLES = 300
 _KAPPAS = np.geomspace(0.02, 50, 400)
 _HALF_OF_CHI = 1.92
 """Of likelihoods that a 95 % interval holds."""
+_SUREST = 0.99
+"""Accuracy of a scorer that the formula takes."""
 _LIKE_THE_REST = 2
 """Prompts of the mean that a task's own are joined with."""
 
@@ -80,12 +82,13 @@ def models(known: Mapping[str, Records]) -> Iterator[Row]:
         for k, model in enumerate(records.models):
             right = records.samples[:, k].astype(np.float64)
             count = right.shape[1]
-            expected = np.clip(means_of_tasks(right.mean(axis=1), records.tasks), 0.01, 0.99)
+            blind = np.full(len(right), right.mean())
             shown = " ".join(f"{share:.3f}" for share in best[k])
             yield {
                 "model": model.partition("/")[2],
                 "prompts": str(len(records)),
-                "kappa, task known": str(concentration(right.sum(axis=1), count, expected)),
+                "kappa, nothing known": str(concentration(right.sum(axis=1), count, blind)),
+                "kappa, task known": str(_fitted(records, k)),
                 "scorer": scorer,
                 "right on pairs": f"{_on_pairs(records, k):.3f}",
                 "right, best of 1, 2, …": shown,
@@ -95,9 +98,9 @@ def models(known: Mapping[str, Records]) -> Iterator[Row]:
 def _on_pairs(records: Records, k: int) -> float:
     """How often the scorer prefers the right one of a right and a wrong answer.
 
-    By its picks among all answers that were recorded: what is picked more often scores higher.
+    By its picks among two and more answers: what is picked more often scores higher.
     """
-    picked = records.chosen[:, k, -1].astype(np.float64)
+    picked = records.chosen[:, k, 1:].sum(axis=1).astype(np.float64).round(4)
     right = records.samples[:, k].astype(np.float64)
     return pairwise_accuracy(list(picked), list(right))
 
@@ -106,36 +109,52 @@ class Judged(NamedTuple):
     """Of every prompt and way, as in :mod:`fairgate.routing.learning.frontier`."""
 
     believed: Mapping[str, Array]
-    """By what they come from: heads, or formula."""
+    """By what they come from: heads, or a formula."""
     outcome: Array
     as_good: Array
 
 
 def unseen(records: Records) -> Judged:
-    """What artefacts that were trained without a prompt's part say of it; the formula has the
-    settings that ``best_route`` has by default."""
+    """What artefacts that were trained without a prompt's part say of it; formulas with the
+    settings that ``best_route`` has by default, and with those that the labels tell."""
     part = folds(records, FOLDS)
+    sources = _sources(records)
     ways = records.most * (len(records.models) - 1) + 1
-    heads, formula = np.zeros((len(records), ways)), np.zeros((len(records), ways))
-    usual = Settings()
-    by_formula = several_ways.by_formula(
-        "threshold",
-        records.most,
-        accuracy=usual.scorer_accuracy,
-        concentration=usual.concentration,
-    )
-    by_heads = several_ways.by_heads("threshold", records.most)
+    believed = {name: np.zeros((len(records), ways)) for name in sources}
     for k in np.unique(part):
         artifact = train(records.take(np.flatnonzero(part != k)), NGrams()).artifact
         predictor = LearnedPredictor(artifact, NGrams())
         held = np.flatnonzero(part == k)
         said = [predictor.predict(records.prompts[i]) for i in held.tolist()]
-        heads[held] = several_ways.all_of(said, records.models, by_heads)
-        formula[held] = several_ways.all_of(said, records.models, by_formula)
+        for name, source in sources.items():
+            believed[name][held] = several_ways.all_of(said, records.models, source)
     quality = quality_labels(records)
     outcome = several_ways.ways_of(quality[:, :-1], quality[:, -1, 0])
     good = np.column_stack([as_good_labels(records)[:, 0], np.ones(len(records))])
-    return Judged({"heads": heads, "formula": formula}, outcome, good)
+    return Judged(believed, outcome, good)
+
+
+def _sources(records: Records) -> Mapping[str, several_ways.Believed]:
+    usual = Settings()
+
+    def formula(accuracy: float, kappa: float) -> several_ways.Believed:
+        return several_ways.by_formula(
+            "threshold", records.most, accuracy=accuracy, concentration=kappa
+        )
+
+    told = formula(min(_on_pairs(records, 0), _SUREST), _fitted(records, 0).kappa)
+    return {
+        "heads": several_ways.by_heads("threshold", records.most),
+        "formula": formula(usual.scorer_accuracy, usual.concentration),
+        "formula, told": told,
+    }
+
+
+def _fitted(records: Records, k: int) -> Fitted:
+    """κ of a model, the prompts' tasks known."""
+    right = records.samples[:, k].astype(np.float64)
+    expected = np.clip(means_of_tasks(right.mean(axis=1), records.tasks), 0.01, 0.99)
+    return concentration(right.sum(axis=1), right.shape[1], expected)
 
 
 def routed(records: Records, judged: Judged, ratio: float) -> Iterator[Row]:
