@@ -22,10 +22,11 @@ BUILD = ROOT / "build" / "compiled"
 
 MODULES = (
     "accounting", "admission/ledger", "admission/link", "admission/places", "admission/queue",
-    "admission/wire", "codec", "distribution", "engines/http_client", "engines/http_connection",
-    "engines/http_transport", "exchange", "gateway/forward", "headers", "identity", "inbox",
-    "metrics/__init__", "metrics/tenants", "metrics/waste", "pool", "prompt", "routes",
-    "events", "routing/routed", "scanners", "tally", "ticket", "usage", "watch", "within",
+    "admission/wire", "admission/words", "codec", "distribution", "engines/http_client",
+    "engines/http_connection", "engines/http_transport", "events", "exchange", "gateway/forward",
+    "headers", "identity", "inbox", "metering", "metrics/__init__", "metrics/tenants",
+    "metrics/waste", "pool", "prompt", "routes", "routing/routed", "scanners", "tally", "telemetry",
+    "ticket", "usage", "watch", "within",
 )  # fmt: skip
 
 _INTERPRETED = "_interpreted_"
