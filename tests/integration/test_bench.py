@@ -28,7 +28,8 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
 def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     file = tmp_path_factory.mktemp("bench") / "bench.json"
     done = bench(
-        "--cases", "small,alone,1kb,200kb,stream40,paced40,stream4", "--rounds", "1", "--seconds", "0.2",
+        "--cases", "small,alone,1kb,200kb,stream40,paced40,stream4", "--rounds", "1",
+        "--seconds", "0.2",
         "--largest", "10", "--waiting", "20", "--output", str(file),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
