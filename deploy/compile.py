@@ -5,7 +5,7 @@ without it. Needs a C compiler and ``mypy[mypyc]``: ``make compiled`` sees to th
 
 mypyc builds classes without their keywords, so it would make msgspec's Structs mutable and their
 fields unordered. Each module's Structs are therefore put into a module beside it, which stays
-Python.
+Python. So does all of ``gateway/cycle``: mypyc does not see what uvicorn's classes bring with them.
 """
 
 from __future__ import annotations
