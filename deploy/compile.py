@@ -5,7 +5,7 @@ without it. Needs a C compiler and ``mypy[mypyc]``: ``make compiled`` sees to th
 
 mypyc builds classes without their keywords, so it would make msgspec's Structs mutable and their
 fields unordered. Each module's Structs are therefore put into a module beside it, which stays
-Python.
+Python. So does all of ``gateway/cycle``: mypyc does not see what uvicorn's classes bring with them.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ BUILD = ROOT / "build" / "compiled"
 
 MODULES = (
     "accounting", "admission/ledger", "admission/link", "admission/places", "admission/queue",
-    "admission/wire", "codec", "distribution", "engines/http_client", "engines/http_connection",
-    "engines/http_transport", "exchange", "gateway/forward", "headers", "identity", "inbox",
-    "metrics/__init__", "metrics/tenants", "metrics/waste", "pool", "prompt", "routes",
-    "events", "routing/routed", "scanners", "tally", "ticket", "usage", "watch", "within",
+    "admission/wire", "admission/words", "codec", "distribution", "engines/http_client",
+    "engines/http_connection", "engines/http_transport", "events", "exchange", "gateway/forward",
+    "headers", "identity", "inbox", "metering", "metrics/__init__", "metrics/tenants",
+    "metrics/waste", "pool", "prompt", "routes", "routing/routed", "scanners", "tally", "telemetry",
+    "ticket", "usage", "watch", "within",
 )  # fmt: skip
 
 _INTERPRETED = "_interpreted_"

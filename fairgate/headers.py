@@ -175,12 +175,15 @@ def _millis(seconds: float) -> int:
 def _duration(millis: int) -> bytes:
     if 0 < millis < 1000:
         return b"%dms" % millis
-    minutes, millis = divmod(millis, 60_000)
-    text = f"{millis / 1000:g}s"
-    if minutes:
-        hours, minutes = divmod(minutes, 60)
-        text = f"{hours}h{minutes}m{text}" if hours else f"{minutes}m{text}"
-    return text.encode()
+    seconds, millis = divmod(millis, 1000)
+    minutes, seconds = divmod(seconds, 60)
+    text = b"%ds" % seconds
+    if millis:
+        text = (b"%d.%03d" % (seconds, millis)).rstrip(b"0") + b"s"
+    if not minutes:
+        return text
+    hours, minutes = divmod(minutes, 60)
+    return b"%dh%dm%b" % (hours, minutes, text) if hours else b"%dm%b" % (minutes, text)
 
 
 def retry_after(seconds: float, rng: Random) -> int:

@@ -51,6 +51,7 @@ class Connection(asyncio.Protocol):
         self._lost = lost
         self.max_answer_bytes = max_answer_bytes
         self._transport: asyncio.Transport
+        self.loop: asyncio.AbstractEventLoop
         self._answer: HttpAnswer | None = None
         self._parts: list[bytes] = []
         """Of the answer, out of the bytes that are parsed now."""
@@ -97,6 +98,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self.loop = asyncio.get_running_loop()  # to be told each time takes a system call
 
     def data_received(self, data: bytes) -> None:
         if self._answer is None:
@@ -189,7 +191,7 @@ class HttpAnswer:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._loop = asyncio.get_running_loop()
+        self._loop = connection.loop
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
         self.heard = False

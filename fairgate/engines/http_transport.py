@@ -28,16 +28,22 @@ class HttpTransport:
         self._base = parts.path.rstrip("/")
         own = {"Host": parts.netloc.rpartition("@")[2], **(headers or {})}
         self._own = frozenset(name.lower() for name in own)
-        self._own_lines = [f"{name}: {value}" for name, value in own.items()]
+        self._own_lines = "".join(f"{name}: {value}\r\n" for name, value in own.items())
+        self._own_ends = len(own) + 3
+        """Line ends of a head besides those of headers that come with the request."""
 
     async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> HttpAnswer:
         """See :meth:`fairgate.engines.transport.Transport.post`."""
         own = self._own
-        head = [f"POST {_quoted(self._base + path)} HTTP/1.1", *self._own_lines]
-        head += [f"{name}: {value}" for name, value in headers.items() if name.lower() not in own]
-        head.append(f"Content-Length: {len(body)}\r\n\r\n")
-        text = "\r\n".join(head)
-        if text.count("\n") != len(head) + 1 or text.count("\r") != len(head) + 1:
+        lines = [
+            f"{name}: {value}\r\n" for name, value in headers.items() if name.lower() not in own
+        ]
+        text = (
+            f"POST {_quoted(self._base + path)} HTTP/1.1\r\n{self._own_lines}{''.join(lines)}"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        )
+        ends = len(lines) + self._own_ends
+        if text.count("\n") != ends or text.count("\r") != ends:
             raise EngineError("a header holds a line end")
         return await self._client.post(self._origin, _latin(text), body)
 

@@ -29,6 +29,7 @@ class Cycle(RequestResponseCycle, Pipe):
     each write is a system call that wakes the client. Takes names of headers in lower case, as ASGI
     has them."""
 
+    loop: asyncio.AbstractEventLoop
     _head = b""
 
     async def send(self, message: MutableMapping[str, Any]) -> None:  # type: ignore[override]
@@ -76,7 +77,7 @@ class Cycle(RequestResponseCycle, Pipe):
         if head.count(b"\n") != ends or head.count(b"\r") != ends or b"\0" in head:
             raise RuntimeError("a header holds a line end or a zero")
         self._head = head
-        asyncio.get_running_loop().call_soon(self._write_head)
+        self.loop.call_soon(self._write_head)
 
     def _measure(self, fields: Mapping[bytes, bytes]) -> None:
         """Take up where the body ends, as far as the app's headers say."""
@@ -164,6 +165,7 @@ class Cycles(HttpToolsProtocol):
             keep_alive=version != "1.0" and parser.should_keep_alive(),
             on_response=self.on_response_complete,
         )
+        cycle.loop = self.loop
         if before is None or before.response_complete:
             self._start_asgi_task(cycle, self.app)
         else:

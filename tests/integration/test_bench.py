@@ -28,7 +28,8 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
 def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     file = tmp_path_factory.mktemp("bench") / "bench.json"
     done = bench(
-        "--cases", "small,alone,1kb,200kb,stream40,paced40", "--rounds", "1", "--seconds", "0.2",
+        "--cases", "small,alone,1kb,200kb,stream40,paced40,stream4", "--rounds", "1",
+        "--seconds", "0.2",
         "--largest", "10", "--waiting", "20", "--output", str(file),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -76,6 +77,7 @@ def test_every_goal_is_told(report: dict[str, Any]) -> None:
         "CPU of gateway / bare proxy", "p50 added by gateway, 1 connection",
         "p99 added by gateway, 1 connection", "CPU added by gateway, 200 KB over 1 KB",
         "chunks/s per core / bare of gateway, 40",
+        "first chunk added by gateway, 1 connection",
         "first chunk added by gateway, at a fixed rate",
         "first chunk added by gateway, closed loop",
         "CPU added by middleware", "grant latency of gateway, p50", "grant latency of gateway, p99",

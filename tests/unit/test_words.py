@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hiredis import Reader
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairgate.admission.scripts import Script, load_script
@@ -20,12 +20,14 @@ def _read(data: bytes) -> list[bytes]:
     return command
 
 
+@settings(deadline=None)
 @given(keys=_WORDS, args=_WORDS)
 def test_words_one_by_one_are_the_words_together(keys: list[bytes], args: list[bytes]) -> None:
     single = b"".join(map(word, (*keys, *args)))
     assert words_of(keys, args) == Words(len(keys), len(keys) + len(args), single)
 
 
+@settings(deadline=None)
 @given(keys=_WORDS, args=_WORDS)
 def test_a_call_reaches_the_store_as_it_was_made(keys: list[bytes], args: list[bytes]) -> None:
     words, script = words_of(keys, args), load_script("admit")

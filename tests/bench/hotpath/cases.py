@@ -39,6 +39,7 @@ KB_1 = Case("1kb", "JSON, a prompt of 1 KB, 8 connections", connections=8, promp
 KB_200 = Case("200kb", "the same with 200 KB", connections=8, prompt_bytes=200_000)
 STREAM_40 = Case("stream40", "streams of 40 chunks, 32 connections", chunks=40)
 PACED_40 = Case("paced40", "streams of 40 chunks, 20 begin each second", chunks=40, per_s=20)
+STREAM_ALONE = Case("stream4", "streams of 4 chunks over 1 connection", connections=1, chunks=4)
 STREAM_400 = Case("stream400", "streams of 400 chunks, 32 connections", chunks=400)
 
 CASES = {
@@ -54,8 +55,9 @@ CASES = {
         Case("1mb", "the same with 1,000 KB", connections=8, prompt_bytes=1_000_000),
         STREAM_40,
         PACED_40,
+        STREAM_ALONE,
         STREAM_400,
     )
 }
-USUAL = (SMALL, ALONE, KB_1, KB_200, STREAM_40, PACED_40)
+USUAL = (SMALL, ALONE, KB_1, KB_200, STREAM_40, PACED_40, STREAM_ALONE)
 """Those of a run that names none."""
