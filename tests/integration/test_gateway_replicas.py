@@ -201,7 +201,7 @@ async def test_grants_cross_at_once_and_not_with_the_next_heartbeat(site, http, 
 async def test_a_gateway_that_leaves_hands_over_what_stands_in_its_line(site, http, tmp_path):
     """A rolling restart: its clients are told to come back, the others' go on."""
     with gateway(tmp_path, site.settings) as leaving:
-        held = [asyncio.create_task(post(http, leaving, long_chat(60))) for _ in range(CAPACITY)]
+        held = [asyncio.create_task(post(http, leaving, long_chat(400))) for _ in range(CAPACITY)]
         await runs(site, http, CAPACITY)
         other = asyncio.create_task(post(http, site.gates[1], chat(max_tokens=1)))
         await eventually(lambda: site.ledger.waiting() == 1)

@@ -165,8 +165,9 @@ async def test_a_worker_that_dies_is_replaced_and_its_capacity_freed(tmp_path, s
 
 
 async def test_sigterm_lets_streams_of_every_worker_end(tmp_path, slow, http):
-    with serving(tmp_path, config({"small": lane(slow.url, max_num_seqs=8)})) as gate:
-        streams = [asyncio.create_task(whole(http, gate, long_chat(60))) for _ in range(6)]
+    many = 16  # so that all but certainly each worker gets one
+    with serving(tmp_path, config({"small": lane(slow.url, max_num_seqs=many)})) as gate:
+        streams = [asyncio.create_task(whole(http, gate, long_chat(200))) for _ in range(many)]
 
         async def all_run() -> bool:
             return await running(http, slow.url) == len(streams)

@@ -208,7 +208,7 @@ def test_no_two_requests_have_one_id_at_the_engine(site):
     for who in ("acme", "globex", "acme"):
         told = site.post(chat(), who, x_request_id="mine")
         assert told.header("x-request-id") == "mine"
-        assert re.fullmatch("mine-[0-9a-f]{16}", site.asked["x-request-id"])
+        assert re.fullmatch("mine-gw-[0-9a-f]{8}-[0-9]+-1", site.asked["x-request-id"])
         seen.add(site.asked["x-request-id"])
     assert len(seen) == 3
 

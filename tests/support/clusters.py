@@ -42,8 +42,11 @@ class Watched:
 
     def master_obeys(self) -> bool:
         """The old master replicates the new one."""
-        with self.master.client() as client:
-            return bool(client.info("replication")["role"] == "slave")
+        try:
+            with self.master.client() as client:
+                return bool(client.info("replication")["role"] == "slave")
+        except redis.ConnectionError:
+            return False  # who becomes a replica closes its connections
 
     def address(self) -> int:
         """Port of whom the Sentinel takes for the master."""
