@@ -210,7 +210,8 @@ class Admission:
     async def _admit(self, ask: Ask) -> Admitted | Denied | Down:
         for _ in range(_RENEWALS):
             reply = await self._ledger.admit(ask)
-            if not isinstance(reply, Unknown):
+            # One that lay there while this process stood still may not be good any more.
+            if not isinstance(reply, Unknown) and self._member.is_current():
                 return reply
             await self._member.renew()
         raise StoreError("store: it keeps forgetting this gateway")
@@ -252,7 +253,7 @@ class Admission:
             return
         self._running.pop(request_id, None)
         self._owed.pop(request_id, None)
-        self.take_up(notes_of(taken.result()))
+        self.take(notes_of(taken.result()))
 
     def held(self) -> Mapping[str, Held]:
         """What is granted and not settled, by request id."""
@@ -281,13 +282,13 @@ class Admission:
 
     async def _cancel(self, request_id: str) -> None:
         try:
-            self.take_up(await self._ledger.cancel(request_id))
+            self.take(await self._ledger.cancel(request_id))
         except StoreError:
             self._owed.setdefault(request_id, Served())
             raise
 
     def take(self, notes: Iterable[GrantNote]) -> None:
-        """Grants that arrived from elsewhere: another gateway's settle published them.
+        """Grants that a settlement made, of this gateway or, published, of another one.
 
         Those that lay there while this process stood still may not be good any more; the heartbeat
         brings those that are.

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
 import pytest
+import redis
 from aiohttp import web
 from support.gateway import (
     Gateway,
@@ -22,7 +24,14 @@ from support.gateway import (
     lane,
     metrics,
 )
+from support.replicas import POOL, Engine, Replica, ask
 
+from fairgate.admission.ledger import Ledger
+from fairgate.admission.link import Link
+from fairgate.admission.model import EngineReport, Served
+from fairgate.admission.queue import Admission
+from fairgate.config import Queue
+from fairgate.config.policy import resolve_policy
 from fairgate.engines.process import free_port
 
 EVENT = b'data: {"choices":[{"index":0,"delta":{"content":"Hi"}}]}\n\n'
@@ -35,6 +44,45 @@ AT_ONCE = 4
 async def http() -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session:
         yield session
+
+
+async def test_a_grant_that_was_swept_before_it_was_read_is_none(
+    valkey: redis.Redis, valkey_server: str
+) -> None:
+    """Another gateway has the place by then, so who asked for it waits in line."""
+    granted, end = threading.Event(), threading.Event()
+
+    async def another() -> None:
+        async with Replica(valkey_server, "another", Engine(1), on_failure="closed") as replica:
+            grant = await replica.acquire(ask())  # once the lease of the other has ended
+            granted.set()
+            await asyncio.to_thread(end.wait, 20)
+            await replica.settle(grant, Served(cost=1.0, tokens=1, void=False))
+
+    link = Link(valkey_server)
+    admission = Admission(
+        Ledger(link, POOL, "still"),
+        policy=resolve_policy("fairserve"),
+        queues={"small": Queue()},
+        capacity=lambda: [EngineReport("small", "e0", up=True, max_num_seqs=1)],
+        heartbeat_s=0.1,
+    )
+    await admission.start()
+    thread = threading.Thread(target=lambda: asyncio.run(another()))
+    asking = asyncio.create_task(admission.acquire(ask()))
+    await asyncio.sleep(0)
+    link.send()
+    thread.start()
+    assert granted.wait(20)  # the loop stands still
+    in_line = asyncio.create_task(eventually(lambda: valkey.scard(f"fg:{{{POOL}}}:waiting:still")))
+    await asyncio.wait({asking, in_line}, return_when=asyncio.FIRST_COMPLETED)
+    assert not asking.done()
+    end.set()
+    grant = await asking
+    await admission.settle(grant.id, Served(cost=1.0, tokens=1, void=False))
+    await asyncio.to_thread(thread.join)
+    await admission.stop()
+    await link.close()
 
 
 async def is_ready(http: aiohttp.ClientSession, gate: Gateway) -> bool:

@@ -36,6 +36,7 @@ async def killed(site: Site) -> AsyncIterator[Harm]:
 async def stopped(site: Site) -> AsyncIterator[Harm]:
     gate = _one_of(site)
     gate.program.send(signal.SIGSTOP)
+    await asyncio.sleep(0.3)  # by then what it had sent has begun
     await asyncio.gather(*(engine.disown() for engine in site.engines))
     try:
         yield Harm()
