@@ -117,7 +117,7 @@ fairness-overload: $(VENV)/.run
 	  --report build/fairness/azure-apps --calls 2500 $(FAIRNESS)
 	@$(VENV)/bin/loadgen simulate agents --load 1.5 --policy $(OVERLOADED) \
 	  --report build/fairness/agents --calls 8000 $(FAIRNESS)
-OVERLOADED = fcfs,rpm,vtc,fairserve,no-interaction
+OVERLOADED = fcfs,rpm,vtc,fairserve,no-interaction,no-handicap
 
 # Each part of the policy left out, where it matters most; the scenarios' loads are their own.
 fairness-ablations: $(VENV)/.run

@@ -65,7 +65,7 @@ def _choices(preset: Preset) -> Choices:
                 interaction_aware=False,
                 normalise_user="app",
                 idle_credit=0.2,
-                patience_s=20.0,
+                patience_s=60.0,
             )
         case "fairserve":
             return Choices(
@@ -76,5 +76,5 @@ def _choices(preset: Preset) -> Choices:
                 continuation_advantage=1.0,
                 handicap_s=300.0,
                 idle_credit=0.2,
-                patience_s=20.0,
+                patience_s=60.0,
             )
