@@ -58,6 +58,9 @@ if not all_live then
     fg.grant_waiting(lane, now, grants)
   end
 end
+if known then -- what it was given back may change who is next, in any lane
+  fg.grant_waiting(known.lane, now, grants)
+end
 
 r.tenant_account, r.user_account = fg.account(KEYS[3]), fg.account(KEYS[4])
 if r.user_account.new and fg.is_crowded(r.tenant) then

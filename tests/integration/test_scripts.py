@@ -702,6 +702,25 @@ def test_who_was_granted_while_its_gateway_stood_still_pays_once(make: Make) -> 
     assert driver.record("engine", "small:e0")["seqs"] == "0"
 
 
+def test_what_is_given_back_for_a_lost_lease_may_let_somebody_else_go(make: Make) -> None:
+    """In another lane too, and though the lane of that lease is down by now."""
+    small, large = EngineReport("small", "e0", True, 2, 100), EngineReport("large", "e0", True, 1)
+    driver = make(engines=(small, large), gateways=("g0", "g1"))
+    lanes = (("large", 1.0),)
+    driver.admit("still", gateway="g1", user="bob", lanes=lanes, cost=400.0)
+    driver.now += LEASE_S * 0.6
+    driver.beat("g0")
+    driver.now += LEASE_S * 0.6
+    driver.engines = [small, EngineReport("large", "e0", False, 1)]
+    driver.beat("g0")
+    driver.beat("g1")
+    driver.admit("runs", "globex", kv_tokens=60)
+    assert queued(driver.admit("too-large", user="ann", kv_tokens=90))
+    assert queued(driver.admit("fits", user="bob", kv_tokens=10))
+    assert isinstance(driver.admit_again("still"), Down)
+    assert sorted(driver.running()) == ["fits", "runs"]
+
+
 def test_a_leaving_gateway_gives_everything_up_at_once(make: Make) -> None:
     driver = make(engines=ONE, gateways=("g0", "g1"))
     driver.admit("leaving", gateway="g1")

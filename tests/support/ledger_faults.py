@@ -77,6 +77,7 @@ class LedgerFaults:
         before = self.driver.counter(tenant), self.charged[tenant]
         self.charged[tenant] -= given_back
         if not isinstance(self.driver.admit_again(request_id), Admitted):
+            self.take_grants()  # type: ignore[attr-defined]
             return
         self.ended.remove(request_id)
         self.state[request_id] = WAITING
