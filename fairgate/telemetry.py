@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -51,25 +50,17 @@ def configure_logging(*, console: bool | None = None) -> None:
 
 
 class _RequestLines:
-    """Writes the same lines as structlog would, for a fifth of the price; those of one turn of the
-    event loop together."""
+    """Writes the same lines as structlog would, for a fifth of the price."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._second = 0
         self._until_second = ""
-        self._lines: list[bytes] = []
 
     def __call__(self, fields: Mapping[str, Any]) -> None:
         line = {**get_contextvars(), **fields, "event": "request", "level": "info"}
         line["timestamp"] = self._now()
-        if not self._lines:
-            asyncio.get_running_loop().call_soon(self._write)
-        self._lines.append(orjson.dumps(line, default=str))
-
-    def _write(self) -> None:
-        lines, self._lines = self._lines, []
-        self._stream.write(b"\n".join((*lines, b"")).decode())
+        self._stream.write(orjson.dumps(line, default=str).decode() + "\n")
 
     def _now(self) -> str:
         second, part = divmod(time.time(), 1)
