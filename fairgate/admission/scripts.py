@@ -13,8 +13,8 @@ from functools import cache
 from importlib import resources
 
 _SHARED = (
-    "common", "accounts", "lanes", "profiles", "history", "ledger", "capacity", "line", "headroom",
-    "usage", "grant", "recovery", "aside",
+    "common", "accounts", "lanes", "profiles", "interactions", "history", "ledger", "capacity",
+    "line", "headroom", "usage", "grant", "recovery", "aside",
 )  # fmt: skip
 _CALLS = ("admit", "settle", "cancel", "renew", "view", "inspect", "adopt", "charge")
 _READING = ("view", "inspect")

@@ -142,6 +142,11 @@ class Queue(Base, frozen=True):
     """The same for one that continues an admitted interaction, if longer: refused, all calls before
     it were in vain."""
 
+    @property
+    def longest_s(self) -> float:
+        """Longest wait of any request."""
+        return max(self.timeout_s, self.continuation_timeout_s)
+
 
 class HttpEngine(Base, frozen=True, tag="http"):
     """Any OpenAI-compatible server that somebody else runs."""

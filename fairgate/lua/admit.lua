@@ -219,8 +219,7 @@ if app_limits then
 end
 t.flight, u.flight = t.flight + 1, u.flight + 1
 if interactive then
-  interaction.state, interaction.calls = 'admitted', (interaction.calls or 0) + 1
-  interaction.tokens = interaction.tokens or 0
+  fg.count_call(r, interaction)
   fg.save_interaction(r.interaction, interaction, math.max(fg.settings.idle_ms, fg.CALL_MS), now)
 end
 if fg.settings.fair then

@@ -51,7 +51,7 @@ end
 t.flight, u.flight = t.flight + 1, u.flight + 1
 if fg.settings.interactions == 1 and r.interaction ~= '' then
   local i = fg.load_interaction(r.interaction)
-  i.state, i.calls, i.tokens = 'admitted', (i.calls or 0) + 1, i.tokens or 0
+  fg.count_call(r, i)
   fg.save_interaction(r.interaction, i, math.max(fg.settings.idle_ms, fg.CALL_MS), now)
 end
 if fg.settings.fair then

@@ -5,22 +5,22 @@
 
 local FIRST_CALLS = 2 ^ 50 -- where places of first calls begin that all continuations go before
 local FIRST_CALL = 0.5     -- the fraction of every first call's place is at least this
-local FEW = 4              -- typical requests, see handicap_ms
+local FEW = 2              -- typical requests, see handicap_ms
 
 -- A request's record, from its arrival until it is settled. `state` is waiting, granted or swept;
 -- `held_kv` are the KV tokens that it takes of its engine, `passed` the service units that others
--- passed it with, `since` when it came, or got in line.
+-- passed it with, `since` when it came, or got in line, `call` its number in its interaction.
 function fg.load_request(id)
   local state, tenant, user, app, lane, engine, gateway, cost, tokens, kv, held_kv, price,
     tenant_weight, user_weight, expected, continuation, interaction, avoid, line_tenant, line_user,
-    passed, has_app_limits, since = fg.read_record(fg.key('request', id))
+    passed, has_app_limits, since, call = fg.read_record(fg.key('request', id))
   return state and {
     id = id, state = state, tenant = tenant, user = user, app = app, lane = lane, engine = engine,
     gateway = gateway, cost = cost, tokens = tokens, kv = kv, held_kv = held_kv, price = price,
     tenant_weight = tenant_weight, user_weight = user_weight, expected = expected,
     continuation = continuation, interaction = interaction, avoid = avoid, passed = passed,
     line_tenant = line_tenant, line_user = line_user, has_app_limits = has_app_limits,
-    since = since,
+    since = since, call = call,
   }
 end
 
@@ -28,7 +28,8 @@ function fg.save_request(r, ttl_ms)
   fg.write_record(fg.key('request', r.id), ttl_ms,
     r.state, r.tenant, r.user, r.app, r.lane, r.engine, r.gateway, r.cost, r.tokens, r.kv, r.held_kv,
     r.price, r.tenant_weight, r.user_weight, r.expected, r.continuation, r.interaction, r.avoid,
-    r.line_tenant, r.line_user, r.passed, r.has_app_limits, r.since)
+    r.line_tenant, r.line_user, r.passed, r.has_app_limits, r.since,
+    r.call)
 end
 
 function fg.tenants_key(lane)
@@ -110,17 +111,18 @@ function fg.reposition_everywhere(r, left)
   end
 end
 
--- Milliseconds that a request counts as having come later: nearly the whole handicap for one that,
--- with what its interaction has had, is worth many typical requests, half of it for FEW.
+-- Milliseconds that a request counts as having come later: nearly the whole handicap for one whose
+-- interaction will ask for many typical requests more, half of it for FEW, nothing for one that stands
+-- alone. Never more than it would wait in line.
 local function handicap_ms(r)
-  local had = r.continuation and fg.load_interaction(r.interaction).tokens or 0
-  local worth = (1 + had / math.max(1, r.tokens)) * r.cost / r.expected
-  return fg.settings.handicap_ms * worth / (worth + FEW)
+  local most = r.continuation and fg.settings.handicap_ms or fg.settings.first_handicap_ms
+  local further = (fg.calls_per_end(r) - 1) * r.cost / r.expected
+  return most * further / (further + FEW)
 end
 
 -- Where a request stands among those of its user: continuations of an interaction come before first
--- calls, then arrival decides. With a handicap, the time of arrival decides and who is short: that
--- finishes the most, and nobody is passed by what comes later than the handicap.
+-- calls, then arrival decides. With a handicap, the time of arrival decides and whose interaction ends
+-- soon: that finishes the most, and nobody is passed by what comes later than the handicap.
 function fg.place_of(r, arrival)
   local class = r.continuation and fg.settings.fair and 0 or FIRST_CALL
   if fg.settings.fair and (fg.settings.handicap_ms or 0) > 0 then

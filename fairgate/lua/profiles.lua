@@ -1,10 +1,12 @@
 -- Profiles: what an app's requests are like, learned from those that have ended. Each app has one for
--- the whole pool and one for each tenant, of whose values only the first two are used.
+-- the whole pool, whose last two values are not used, and one for each tenant, of which only those and
+-- the first two are.
 --
 --   samples          requests learned from, at most MEMORY
 --   mean_cost        running mean, in service units; nil: none has ended yet
 --   output_quantile  of output tokens, by stochastic approximation in log space
 --   bytes_per_token  running mean over prompts
+--   served, went_on  see interactions.lua
 
 local MEMORY = 2000 -- older requests fade
 
@@ -12,7 +14,8 @@ function fg.profile(name)
   local p = fg.profiles[name]
   if not p then
     p = {}
-    p.samples, p.mean_cost, p.output_quantile, p.bytes_per_token = fg.read_record(name)
+    p.samples, p.mean_cost, p.output_quantile, p.bytes_per_token, p.served, p.went_on
+      = fg.read_record(name)
     fg.profiles[name] = p
   end
   return p
@@ -37,7 +40,8 @@ end
 function fg.save_profiles()
   for name, p in pairs(fg.profiles) do
     if p.dirty then
-      fg.write_record(name, p.ttl_ms, p.samples, p.mean_cost, p.output_quantile, p.bytes_per_token)
+      fg.write_record(name, p.ttl_ms,
+        p.samples, p.mean_cost, p.output_quantile, p.bytes_per_token, p.served, p.went_on)
     end
   end
 end
