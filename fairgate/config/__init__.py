@@ -112,9 +112,10 @@ class Policy(Base, frozen=True):
     continuation_advantage: NonNegative | UnsetType = UNSET
     """Head start of a running interaction over other users, in typical requests."""
     handicap_s: NonNegative | UnsetType = UNSET
-    """In the line of one user, seconds that a request counts as having come later: most of it for
-    one that is worth many typical requests with what its interaction has had, little for a short
-    one. More interactions get finished so. 0: continuations come first, then arrival decides."""
+    """In the line of one user, seconds that a request counts as having come later, but no more than
+    it may wait: most of it where its interaction will ask for many typical requests more, nothing
+    where it stands alone. How far interactions go is learned from those of the same app. More get
+    finished so. 0: continuations come first, then arrival decides."""
     idle_credit: NonNegative | UnsetType = UNSET
     """Service below its share that a tenant may save up while idle, in typical requests for each
     sequence of the lane; 0: none, as in VTC."""

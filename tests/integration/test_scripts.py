@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -473,50 +473,91 @@ def test_another_tenants_interaction_gives_no_privilege(make: Make) -> None:
     assert isinstance(reply, Denied)
 
 
-def test_a_continuation_goes_before_first_calls_of_its_user(make: Make) -> None:
-    driver = make(engines=ONE)
-    driver.admit("run", interaction="agent")
-    driver.admit("first")
-    driver.admit("next", interaction="agent")
-    assert order_of_grants(driver, 2) == ["next", "first"]
-
-
-def with_handicap(make: Make, handicap_s: float) -> LedgerDriver:
-    """Its app's typical request is known, and the only sequence is taken."""
+def with_handicap(make: Make, handicap_s: float, calls: Sequence[int] = ()) -> LedgerDriver:
+    """Interactions of so many ``calls`` have ended, ``run`` has had one, and then the only sequence
+    is taken."""
     driver = make(engines=ONE, policy=Policy(handicap_s=handicap_s))
-    driver.admit("typical", interaction="agent")
-    driver.settle("typical", 100.0, tokens=6000, learn=True)
-    driver.admit("occupied")
+    serve(driver, "run")
+    for number, length in enumerate(calls):
+        for _ in range(length):
+            serve(driver, f"ended{number}")
+    driver.admit("occupied", "globex")
     return driver
 
 
-def test_the_short_requests_of_a_user_go_first_and_nobody_waits_longer_than_the_handicap(
+def serve(driver: LedgerDriver, interaction: str) -> None:
+    name = f"{interaction} {len(driver.asks)}"
+    driver.admit(name, interaction=interaction)
+    driver.settle(name, learn=True)
+
+
+def test_where_all_interactions_are_of_one_length_who_is_nearest_to_the_end_goes_first(
     make: Make,
 ) -> None:
-    driver = with_handicap(make, 60)
-    driver.admit("long", cost=2000.0)
-    driver.wait(20)
-    driver.admit("short")
-    driver.wait(25)
-    driver.admit("late")
-    assert order_of_grants(driver, 3) == ["short", "long", "late"]
-
-
-def test_an_interaction_that_has_had_much_lets_short_ones_of_its_user_pass(make: Make) -> None:
-    driver = with_handicap(make, 60)
-    driver.admit("next", interaction="agent")
+    driver = with_handicap(make, 60, calls=[2] * 20)
+    driver.admit("first", interaction="new")
     driver.wait(10)
-    driver.admit("short")
-    driver.admit("elsewhere", "globex")
-    assert order_of_grants(driver, 3) == ["elsewhere", "short", "next"]
+    driver.admit("last", interaction="run")
+    driver.admit("single")
+    assert order_of_grants(driver, 3) == ["last", "first", "single"]
+
+
+def test_where_most_interactions_are_short_who_is_new_goes_first(make: Make) -> None:
+    driver = with_handicap(make, 60, calls=[1] * 40 + [9] * 5)
+    driver.admit("next", interaction="run")
+    driver.wait(10)
+    driver.admit("first", interaction="new")
+    assert order_of_grants(driver, 2) == ["first", "next"]
+
+
+def test_nobody_is_passed_by_what_comes_later_than_the_handicap(make: Make) -> None:
+    driver = with_handicap(make, 60, calls=[1] * 40 + [9] * 5)
+    driver.admit("next", interaction="run", cost=1e6)
+    driver.wait(55)
+    driver.admit("first", interaction="new")
+    driver.wait(10)
+    driver.admit("late", interaction="newer")
+    assert order_of_grants(driver, 3) == ["first", "next", "late"]
+
+
+def test_what_stands_alone_keeps_the_order_of_arrival_whatever_its_size(make: Make) -> None:
+    driver = with_handicap(make, 60)
+    for name, cost in (("long", 2000.0), ("short", 1.0), ("typical", 100.0)):
+        driver.admit(name, cost=cost)
+        driver.wait(1)
+    assert order_of_grants(driver, 3) == ["long", "short", "typical"]
+
+
+def test_a_first_call_is_not_held_back_for_longer_than_it_may_wait(make: Make) -> None:
+    driver = make(engines=ONE, queue=Queue(timeout_s=5), policy=Policy(handicap_s=60))
+    for _ in range(9):
+        serve(driver, "run")
+    driver.admit("occupied", "globex")
+    driver.admit("first", interaction="new", cost=1e6)
+    driver.wait(6)
+    driver.admit("late")
+    assert order_of_grants(driver, 2) == ["first", "late"]
+
+
+def test_a_call_that_was_not_served_tells_nothing_of_how_long_interactions_are(make: Make) -> None:
+    driver = with_handicap(make, 60, calls=[1] * 4)
+    before = driver.record("profile", "acme:chat")
+    driver.admit("gone", interaction="run")
+    driver.admit("failed", interaction="other")
+    driver.cancel("gone")
+    driver.settle("occupied")
+    driver.settle("failed", 0.0, tokens=0, void=True)
+    assert driver.record("profile", "acme:chat") == before
+    assert before["served"] == [5]
+    assert before["went_on"] == [0]
 
 
 def test_without_a_handicap_continuations_go_first(make: Make) -> None:
-    driver = with_handicap(make, 60)
-    driver.admit("long", cost=2000.0)
+    driver = with_handicap(make, 60, calls=[1] * 40 + [9] * 5)
+    driver.admit("long", interaction="new", cost=2000.0)
     driver.wait(1)
     driver.admit("short")
-    driver.admit("next", interaction="agent")
+    driver.admit("next", interaction="run")
     driver.policy = Policy(handicap_s=0)
     driver.wait(1)
     driver.admit("after", cost=1.0)

@@ -81,7 +81,7 @@ def test_the_head_start_of_running_interactions_finishes_more_of_them(tmp_path: 
     assert ours["interactions_in_slo"] > without["interactions_in_slo"]
 
 
-def test_the_handicap_of_long_ones_finishes_more_under_overload(tmp_path: Path) -> None:
+def test_the_handicap_of_what_asks_for_more_finishes_more_under_overload(tmp_path: Path) -> None:
     options = ("--policy", "fairserve,no-handicap", "--load", "1.5")
     ours, without = simulate(tmp_path, "azure-apps", *options, calls=1000)
     assert ours["interactions_completed"] > without["interactions_completed"]

@@ -16,6 +16,7 @@ _READ = compose_script(
     local read = {
       request = fg.load_request, lane = fg.lane_record, app = fg.pool_profile,
       interaction = fg.load_interaction,
+      profile = function(of) return fg.profile(fg.key('profile', of)) end,
     }
     if redis.call('EXISTS', fg.key(kind, name)) == 0 then
       return '{}'
