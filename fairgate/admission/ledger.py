@@ -104,7 +104,7 @@ def settings_of(
     """The pool's settings as the scripts read them; ``queues`` and ``headroom`` by lane, headroom 0
     where not named, and how many ``usage_records`` are kept; 0: none are made.
 
-    Who would come later by more than it may wait would be refused.
+    A handicap is never longer than a request may wait: it would be refused for it.
     """
     first_wait_s = min((queue.timeout_s for queue in queues.values()), default=math.inf)
     later_wait_s = min((queue.longest_s for queue in queues.values()), default=math.inf)

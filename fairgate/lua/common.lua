@@ -33,8 +33,9 @@ function fg.clock(override)
 end
 
 -- Records: most of what the pool knows of one thing is one string, read once and written once per
--- script call. It is FORMAT and then the values in msgpack. FORMAT changes whenever any record's
--- values do: what another version left counts as nothing, and is written over.
+-- script call. It is FORMAT and then the values in msgpack. New values come at the end, and may be
+-- missing. FORMAT changes whenever another one does: what another version left counts as nothing, and is
+-- written over.
 local FORMAT = 1 -- below 128, so that it is the first byte
 
 -- The values of a record; none if there is no such record.

@@ -21,7 +21,8 @@ end
 
 -- What was seen of the app's interactions of this tenant: `served` counts the calls of each stage that
 -- were, `went_on` those of them after which another one came. Counted when that comes, not when it is
--- served: else whoever waits would make the interactions look shorter than they are.
+-- served, else whoever waits would make the interactions look shorter than they are. A request that
+-- names no interaction is a first call.
 local function note(r, what, call, more)
   local p, stage = fg.own_profile(r), math.min(call, STAGES)
   p.served, p.went_on = p.served or {}, p.went_on or {}
@@ -71,10 +72,10 @@ end
 -- A call that was served counts with its tokens; a void one leaves all as it was before.
 function fg.close_call(r, tokens, void, now)
   local call = r.call or 1
-  if fg.settings.interactions == 1 and not void then
-    note(r, 'served', call, 1)
-  elseif call > 1 then
+  if void and call > 1 then
     note(r, 'went_on', call - 1, -1)
+  elseif not void and fg.settings.interactions == 1 then
+    note(r, 'served', call, 1)
   end
   local i = r.interaction ~= '' and fg.load_interaction(r.interaction) or {}
   if i.state ~= 'admitted' then

@@ -28,8 +28,7 @@ function fg.save_request(r, ttl_ms)
   fg.write_record(fg.key('request', r.id), ttl_ms,
     r.state, r.tenant, r.user, r.app, r.lane, r.engine, r.gateway, r.cost, r.tokens, r.kv, r.held_kv,
     r.price, r.tenant_weight, r.user_weight, r.expected, r.continuation, r.interaction, r.avoid,
-    r.line_tenant, r.line_user, r.passed, r.has_app_limits, r.since,
-    r.call)
+    r.line_tenant, r.line_user, r.passed, r.has_app_limits, r.since, r.call)
 end
 
 function fg.tenants_key(lane)
