@@ -6,6 +6,7 @@
 local FIRST_CALLS = 2 ^ 50 -- where places of first calls begin that all continuations go before
 local FIRST_CALL = 0.5     -- the fraction of every first call's place is at least this
 local FEW = 2              -- typical requests, see handicap_ms
+local HELD_BACK = 10       -- times as long as the line takes, see handicap_ms
 
 -- A request's record, from its arrival until it is settled. `state` is waiting, granted or swept;
 -- `held_kv` are the KV tokens that it takes of its engine, `passed` the service units that others
@@ -112,9 +113,11 @@ end
 
 -- Milliseconds that a request counts as having come later: nearly the whole handicap for one whose
 -- interaction will ask for many typical requests more, half of it for FEW, nothing for one that stands
--- alone. Never more than it would wait in line.
+-- alone. The handicap is never longer than a request may wait, and short where the line is.
 local function handicap_ms(r)
   local most = r.continuation and fg.settings.handicap_ms or fg.settings.first_handicap_ms
+  local line_ms = fg.wait_ms(r.lane, fg.lane_record(r.lane).waiting + 1, fg.now)
+  most = math.min(most, HELD_BACK * line_ms)
   local further = (fg.calls_per_end(r) - 1) * r.cost / r.expected
   return most * further / (further + FEW)
 end
@@ -137,12 +140,12 @@ end
 function fg.enqueue(r, now)
   local t, u, lane = fg.tenant_account(r), fg.user_account(r), fg.lane_record(r.lane)
   r.state, r.since = 'waiting', now
-  fg.save_request(r)
-  redis.call('ZADD', fg.requests_key(r), fg.place_of(r, fg.next_arrival()), r.id)
-  redis.call('SADD', fg.key('waiting', r.gateway), r.id)
   if lane.waiting == 0 then
     lane.granted_at = now -- the pace is that of a line that moves
   end
+  fg.save_request(r)
+  redis.call('ZADD', fg.requests_key(r), fg.place_of(r, fg.next_arrival()), r.id)
+  redis.call('SADD', fg.key('waiting', r.gateway), r.id)
   lane.waiting, t.waiting, u.waiting = lane.waiting + 1, t.waiting + 1, u.waiting + 1
   lane.dirty, t.dirty, u.dirty = true, true, true
   fg.reposition(r, r.lane)

@@ -473,15 +473,20 @@ def test_another_tenants_interaction_gives_no_privilege(make: Make) -> None:
     assert isinstance(reply, Denied)
 
 
-def with_handicap(make: Make, handicap_s: float, calls: Sequence[int] = ()) -> LedgerDriver:
+def with_handicap(
+    make: Make, handicap_s: float, calls: Sequence[int] = (), pace_s: float = 20, **kw: Any
+) -> LedgerDriver:
     """Interactions of so many ``calls`` have ended, ``run`` has had one, and then the only sequence
-    is taken."""
-    driver = make(engines=ONE, policy=Policy(handicap_s=handicap_s))
+    is taken, by ``occupied``, who waited for ``pace_s``."""
+    driver = make(engines=ONE, policy=Policy(handicap_s=handicap_s), **kw)
     serve(driver, "run")
     for number, length in enumerate(calls):
         for _ in range(length):
             serve(driver, f"ended{number}")
+    driver.admit("before", "globex")
     driver.admit("occupied", "globex")
+    driver.wait(pace_s)
+    driver.settle("before")
     return driver
 
 
@@ -520,6 +525,16 @@ def test_nobody_is_passed_by_what_comes_later_than_the_handicap(make: Make) -> N
     assert order_of_grants(driver, 3) == ["first", "next", "late"]
 
 
+def test_where_the_line_is_short_nobody_is_held_back_for_long(make: Make) -> None:
+    driver = with_handicap(make, 60, calls=[1] * 40 + [9] * 5, pace_s=1)
+    driver.admit("next", interaction="run", cost=1e6)
+    driver.wait(9)
+    driver.admit("first", interaction="new")
+    driver.wait(2)
+    driver.admit("late", interaction="newer")
+    assert order_of_grants(driver, 3) == ["first", "next", "late"]
+
+
 def test_what_stands_alone_keeps_the_order_of_arrival_whatever_its_size(make: Make) -> None:
     driver = with_handicap(make, 60)
     for name, cost in (("long", 2000.0), ("short", 1.0), ("typical", 100.0)):
@@ -529,10 +544,7 @@ def test_what_stands_alone_keeps_the_order_of_arrival_whatever_its_size(make: Ma
 
 
 def test_a_first_call_is_not_held_back_for_longer_than_it_may_wait(make: Make) -> None:
-    driver = make(engines=ONE, queue=Queue(timeout_s=5), policy=Policy(handicap_s=60))
-    for _ in range(9):
-        serve(driver, "run")
-    driver.admit("occupied", "globex")
+    driver = with_handicap(make, 60, calls=[9] * 9, queue=Queue(timeout_s=5))
     driver.admit("first", interaction="new", cost=1e6)
     driver.wait(6)
     driver.admit("late")
