@@ -528,9 +528,9 @@ def test_nobody_is_passed_by_what_comes_later_than_the_handicap(make: Make) -> N
 def test_where_the_line_is_short_nobody_is_held_back_for_long(make: Make) -> None:
     driver = with_handicap(make, 60, calls=[1] * 40 + [9] * 5, pace_s=1)
     driver.admit("next", interaction="run", cost=1e6)
-    driver.wait(9)
+    driver.wait(7)
     driver.admit("first", interaction="new")
-    driver.wait(2)
+    driver.wait(4)
     driver.admit("late", interaction="newer")
     assert order_of_grants(driver, 3) == ["first", "next", "late"]
 
