@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -97,17 +96,12 @@ class Renewed:
 
 def settings_of(
     policy: ResolvedPolicy,
-    queues: Mapping[str, Queue],
+    lanes: Iterable[str],
     headroom: Mapping[str, float] | None = None,
     usage_records: int = 0,
 ) -> dict[str, Argument]:
-    """The pool's settings as the scripts read them; ``queues`` and ``headroom`` by lane, headroom 0
-    where not named, and how many ``usage_records`` are kept; 0: none are made.
-
-    A handicap is never longer than a request may wait: it would be refused for it.
-    """
-    first_wait_s = min((queue.timeout_s for queue in queues.values()), default=math.inf)
-    later_wait_s = min((queue.longest_s for queue in queues.values()), default=math.inf)
+    """The pool's settings as the scripts read them; ``headroom`` by lane, 0 where not named, and
+    how many ``usage_records`` are kept; 0: none are made."""
     return {
         **({"usage": usage_records} if usage_records else {}),
         "order": policy.order,
@@ -117,8 +111,7 @@ def settings_of(
         "normalise_user": policy.normalise_user,
         "levels": policy.levels,
         "advantage": policy.continuation_advantage,
-        "handicap_ms": round(min(policy.handicap_s, later_wait_s) * 1000),
-        "first_handicap_ms": round(min(policy.handicap_s, first_wait_s) * 1000),
+        "handicap_ms": round(policy.handicap_s * 1000),
         "idle_credit": policy.idle_credit,
         "patience_ms": round(policy.patience_s * 1000),
         "backfill": policy.backfill,
@@ -127,7 +120,7 @@ def settings_of(
         "max_calls": policy.interactions.max_calls,
         "max_tokens": policy.interactions.max_tokens,
         "state_ttl_ms": round(STATE_TTL_S * 1000),
-        "lanes": "".join(f",{lane}" for lane in queues),
+        "lanes": "".join(f",{lane}" for lane in lanes),
         "headroom": "".join(
             f",{lane}={share}" for lane, share in (headroom or {}).items() if share
         ),

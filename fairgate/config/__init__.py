@@ -112,10 +112,11 @@ class Policy(Base, frozen=True):
     continuation_advantage: NonNegative | UnsetType = UNSET
     """Head start of a running interaction over other users, in typical requests."""
     handicap_s: NonNegative | UnsetType = UNSET
-    """In the line of one user, seconds that a request counts as having come later, but no more than
-    it may wait: most of it where its interaction will ask for many typical requests more, nothing
-    where it stands alone. How far interactions go is learned from those of the same app. More get
-    finished so. 0: continuations come first, then arrival decides."""
+    """In the line of one user, seconds that a request counts as having come later: most of it for
+    one that is worth many typical requests with what its interaction will still ask for, little for
+    a short one. How far interactions go is learned from those of the same app; where they have one
+    call only, all keep their order. More get finished so. 0: continuations come first, then arrival
+    decides."""
     idle_credit: NonNegative | UnsetType = UNSET
     """Service below its share that a tenant may save up while idle, in typical requests for each
     sequence of the lane; 0: none, as in VTC."""
@@ -142,11 +143,6 @@ class Queue(Base, frozen=True):
     continuation_timeout_s: Positive = 600.0
     """The same for one that continues an admitted interaction, if longer: refused, all calls before
     it were in vain."""
-
-    @property
-    def longest_s(self) -> float:
-        """Longest wait of any request."""
-        return max(self.timeout_s, self.continuation_timeout_s)
 
 
 class HttpEngine(Base, frozen=True, tag="http"):

@@ -74,7 +74,7 @@ def _choices(preset: Preset) -> Choices:
                 interaction_aware=True,
                 normalise_user="app",
                 continuation_advantage=1.0,
-                handicap_s=240.0,
+                handicap_s=300.0,
                 idle_credit=0.2,
                 patience_s=60.0,
             )

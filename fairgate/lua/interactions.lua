@@ -8,6 +8,7 @@ fg.CALL_MS = 3600000 -- longest call during which an interaction does not count 
 local STAGES = 24 -- calls of an interaction that are told apart; all later ones count as the last
 local FADE = 512  -- calls of a stage; then what was seen of it counts half
 local PRIOR = 4   -- calls of each stage that count as seen, and went on as those before did
+local SOME = 0.1  -- of the first calls; see goes_on
 
 function fg.load_interaction(name)
   local i = {}
@@ -58,6 +59,16 @@ function fg.calls_per_end(r)
     end
   end
   return best
+end
+
+-- Whether interactions of the app go on after their first call: 0 if none does, 1 if SOME do. Where none
+-- does, nothing is gained for interactions by putting requests in another order.
+function fg.goes_on(r)
+  local p = fg.own_profile(r)
+  if fg.settings.interactions == 0 or not p.served then
+    return 0
+  end
+  return math.min(1, (p.went_on[1] or 0) / (SOME * ((p.served[1] or 0) + PRIOR)))
 end
 
 -- Notes that `r` is the next call of its interaction, whose record is `i`.

@@ -5,8 +5,7 @@
 
 local FIRST_CALLS = 2 ^ 50 -- where places of first calls begin that all continuations go before
 local FIRST_CALL = 0.5     -- the fraction of every first call's place is at least this
-local FEW = 2              -- typical requests, see handicap_ms
-local HELD_BACK = 10       -- times as long as the line takes, see handicap_ms
+local FEW = 4              -- typical requests, see handicap_ms
 
 -- A request's record, from its arrival until it is settled. `state` is waiting, granted or swept;
 -- `held_kv` are the KV tokens that it takes of its engine, `passed` the service units that others
@@ -111,20 +110,18 @@ function fg.reposition_everywhere(r, left)
   end
 end
 
--- Milliseconds that a request counts as having come later: nearly the whole handicap for one whose
--- interaction will ask for many typical requests more, half of it for FEW, nothing for one that stands
--- alone. The handicap is never longer than a request may wait, and short where the line is.
+-- Milliseconds that a request counts as having come later: nearly the whole handicap for one that is
+-- worth many typical requests, half of it for FEW. What an interaction will still ask for counts with
+-- its further calls only: a first call that waited long is refused, and all of it is lost.
 local function handicap_ms(r)
-  local most = r.continuation and fg.settings.handicap_ms or fg.settings.first_handicap_ms
-  local line_ms = fg.wait_ms(r.lane, fg.lane_record(r.lane).waiting + 1, fg.now)
-  most = math.min(most, HELD_BACK * line_ms)
-  local further = (fg.calls_per_end(r) - 1) * r.cost / r.expected
-  return most * further / (further + FEW)
+  local calls = r.continuation and fg.calls_per_end(r) or 1
+  local worth = calls * (1 + (r.cost / r.expected - 1) * fg.goes_on(r))
+  return fg.settings.handicap_ms * worth / (worth + FEW)
 end
 
 -- Where a request stands among those of its user: continuations of an interaction come before first
--- calls, then arrival decides. With a handicap, the time of arrival decides and whose interaction ends
--- soon: that finishes the most, and nobody is passed by what comes later than the handicap.
+-- calls, then arrival decides. With a handicap, the time of arrival decides and how little is left to
+-- do: that finishes the most, and nobody is passed by what comes later than the handicap.
 function fg.place_of(r, arrival)
   local class = r.continuation and fg.settings.fair and 0 or FIRST_CALL
   if fg.settings.fair and (fg.settings.handicap_ms or 0) > 0 then
