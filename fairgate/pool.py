@@ -249,7 +249,7 @@ class Pool:
             app_limits=principal.app_limits,
             interaction=principal.interaction or "",
             timeout_s=queue.timeout_s,
-            continuation_timeout_s=max(queue.timeout_s, queue.continuation_timeout_s),
+            continuation_timeout_s=queue.longest_s,
         )
 
     def ask_units(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -94,14 +95,20 @@ class Renewed:
     statistics: PoolStatistics
 
 
+_HELD_BACK = 0.5
+"""Of the time that a continuation may wait in line, what a handicap takes at most: else it would be
+refused for it, and its interaction broken."""
+
+
 def settings_of(
     policy: ResolvedPolicy,
-    lanes: Iterable[str],
+    queues: Mapping[str, Queue],
     headroom: Mapping[str, float] | None = None,
     usage_records: int = 0,
 ) -> dict[str, Argument]:
-    """The pool's settings as the scripts read them; ``headroom`` by lane, 0 where not named, and
-    how many ``usage_records`` are kept; 0: none are made."""
+    """The pool's settings as the scripts read them; ``queues`` and ``headroom`` by lane, headroom 0
+    where not named, and how many ``usage_records`` are kept; 0: none are made."""
+    longest_s = min((queue.longest_s for queue in queues.values()), default=math.inf)
     return {
         **({"usage": usage_records} if usage_records else {}),
         "order": policy.order,
@@ -111,7 +118,7 @@ def settings_of(
         "normalise_user": policy.normalise_user,
         "levels": policy.levels,
         "advantage": policy.continuation_advantage,
-        "handicap_ms": round(policy.handicap_s * 1000),
+        "handicap_ms": round(1000 * min(policy.handicap_s, longest_s * _HELD_BACK)),
         "idle_credit": policy.idle_credit,
         "patience_ms": round(policy.patience_s * 1000),
         "backfill": policy.backfill,
@@ -120,7 +127,7 @@ def settings_of(
         "max_calls": policy.interactions.max_calls,
         "max_tokens": policy.interactions.max_tokens,
         "state_ttl_ms": round(STATE_TTL_S * 1000),
-        "lanes": "".join(f",{lane}" for lane in lanes),
+        "lanes": "".join(f",{lane}" for lane in queues),
         "headroom": "".join(
             f",{lane}={share}" for lane, share in (headroom or {}).items() if share
         ),

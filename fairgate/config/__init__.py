@@ -142,7 +142,12 @@ class Queue(Base, frozen=True):
     """A request that waited so long is answered 429."""
     continuation_timeout_s: Positive = 600.0
     """The same for one that continues an admitted interaction, if longer: refused, all calls before
-    it were in vain."""
+    it were in vain. The policy's handicap takes half of it at most."""
+
+    @property
+    def longest_s(self) -> float:
+        """Longest wait of any request."""
+        return max(self.timeout_s, self.continuation_timeout_s)
 
 
 class HttpEngine(Base, frozen=True, tag="http"):

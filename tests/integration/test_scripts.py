@@ -473,10 +473,12 @@ def test_another_tenants_interaction_gives_no_privilege(make: Make) -> None:
     assert isinstance(reply, Denied)
 
 
-def with_handicap(make: Make, handicap_s: float, calls: Sequence[int] = ()) -> LedgerDriver:
+def with_handicap(
+    make: Make, handicap_s: float, calls: Sequence[int] = (), queue: Queue | None = None
+) -> LedgerDriver:
     """Interactions of so many ``calls`` have ended, ``run`` has had one, ``last`` three, and then
     the only sequence is taken."""
-    driver = make(engines=ONE, policy=Policy(handicap_s=handicap_s))
+    driver = make(engines=ONE, policy=Policy(handicap_s=handicap_s), queue=queue)
     for name, length in (("run", 1), ("last", 3), *((f"ended{k}", n) for k, n in enumerate(calls))):
         for _ in range(length):
             serve(driver, name)
@@ -524,6 +526,16 @@ def test_nobody_is_passed_by_what_comes_later_than_the_handicap(make: Make) -> N
     driver.wait(20)
     driver.admit("late", interaction="newer")
     assert order_of_grants(driver, 3) == ["first", "next", "late"]
+
+
+def test_a_handicap_breaks_no_interaction(make: Make) -> None:
+    """A continuation is held back for half of the time that it may wait, at most."""
+    waits = Queue(timeout_s=10, continuation_timeout_s=40)
+    driver = with_handicap(make, 300, calls=[1] * 40 + [9] * 5, queue=waits)
+    driver.admit("next", interaction="run", cost=1e6)
+    driver.wait(21)
+    driver.admit("late", interaction="new", cost=1.0)
+    assert order_of_grants(driver, 2) == ["next", "late"]
 
 
 def test_what_stands_alone_keeps_the_order_of_arrival_whatever_its_size(make: Make) -> None:

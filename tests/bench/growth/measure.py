@@ -77,7 +77,7 @@ def reports(engines: int) -> list[EngineReport]:
 async def renew(ledger: Ledger, reports: Sequence[EngineReport]) -> None:
     await ledger.renew(
         lease_s=3600,
-        settings=settings_of(resolve_policy("fairserve"), [_LANE], {_LANE: 0.0}),
+        settings=settings_of(resolve_policy("fairserve"), {_LANE: Queue()}, {_LANE: 0.0}),
         queues={_LANE: Queue()},
         engines=reports,
     )

@@ -40,7 +40,8 @@ class Pool:
         self._population = population
         self._lanes = tuple(f"lane{number}" for number in range(lanes))
         headroom = dict.fromkeys(self._lanes, population.headroom)
-        self._settings = settings_of(resolve_policy(preset), self._lanes, headroom)
+        queues = dict.fromkeys(self._lanes, _EVERYONE)
+        self._settings = settings_of(resolve_policy(preset), queues, headroom)
         self._random = Random(7)  # the same costs in every run
         self._numbers = count()
         self._since_ms = "+inf"
