@@ -137,12 +137,12 @@ end
 function fg.enqueue(r, now)
   local t, u, lane = fg.tenant_account(r), fg.user_account(r), fg.lane_record(r.lane)
   r.state, r.since = 'waiting', now
-  if lane.waiting == 0 then
-    lane.granted_at = now -- the pace is that of a line that moves
-  end
   fg.save_request(r)
   redis.call('ZADD', fg.requests_key(r), fg.place_of(r, fg.next_arrival()), r.id)
   redis.call('SADD', fg.key('waiting', r.gateway), r.id)
+  if lane.waiting == 0 then
+    lane.granted_at = now -- the pace is that of a line that moves
+  end
   lane.waiting, t.waiting, u.waiting = lane.waiting + 1, t.waiting + 1, u.waiting + 1
   lane.dirty, t.dirty, u.dirty = true, true, true
   fg.reposition(r, r.lane)

@@ -1,12 +1,11 @@
 -- Profiles: what an app's requests are like, learned from those that have ended. Each app has one for
--- the whole pool, whose last two values are not used, and one for each tenant, of which only those and
--- the first two are.
+-- the whole pool and one for each tenant.
 --
 --   samples          requests learned from, at most MEMORY
 --   mean_cost        running mean, in service units; nil: none has ended yet
---   output_quantile  of output tokens, by stochastic approximation in log space
---   bytes_per_token  running mean over prompts
---   served, went_on  see interactions.lua
+--   output_quantile  of output tokens, by stochastic approximation in log space; of the pool's only
+--   bytes_per_token  running mean over prompts; of the pool's only
+--   served, went_on  see interactions.lua; of a tenant's only
 
 local MEMORY = 2000 -- older requests fade
 
